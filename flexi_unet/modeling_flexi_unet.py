@@ -1,0 +1,247 @@
+"""Flexi-UNet: one U-Net of which each resolution runs only its own part (arXiv:2603.08709, section 4).
+
+Shape letters: B batch, C image channels, H W the input's size, H' W' the output's size, E channels of the time
+embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.attention import AttentionMixin
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d import UNet2DOutput
+from torch import nn
+
+from .routing import DECODER_EXITS, Route, Size, plan_route, stage_sizes
+from .stages import NORM_EPS, BlockSettings, DecoderStage, EncoderStage, MiddleStage, zero_init
+
+
+class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
+    """A guided-diffusion U-Net with a 1x1 entry and exit adapter for every resolution below the full one.
+
+    Parameters
+    ----------
+    sample_size : int or (height, width)
+        The full resolution in pixels; each side divisible by 2^(number of stages - 1).
+    in_channels, out_channels : int
+        Image channels.
+    block_out_channels : sequence of int
+        Width of every stage, fine to coarse; each divisible by `norm_num_groups`, and by
+        `num_attention_heads` where the stage has attention.
+    layers_per_block : int or sequence of int
+        Residual blocks of an encoder stage (a decoder stage has one more): one number, or one per stage, fine
+        to coarse.
+    attention_resolutions : sequence of int
+        Stages whose shorter side is in this list have attention; the middle always has.
+    num_attention_heads, norm_num_groups : int
+    dropout : float
+        In [0, 1), inside residual blocks.
+    num_class_embeds : int, optional
+        Number of class embeddings, for class-conditional models. Classifier-free guidance uses the last one
+        as "no class".
+    decoder_exit : {"early", "full"}
+        Whether the exit stage leaves its last residual block out (as published) or runs it; see `routing`.
+    time_embed_channels : int, optional
+        Width of the sinusoidal time embedding; default block_out_channels[0]. Published networks whose
+        finest stage is narrower than their base width need it.
+
+    Examples
+    --------
+    >>> unet = FlexiUNet2DModel(sample_size=16, block_out_channels=(32, 64))
+    >>> unet(torch.zeros(2, 3, 8, 8), timestep=999).sample.shape
+    torch.Size([2, 3, 8, 8])
+    >>> unet(torch.zeros(2, 3, 8, 8), timestep=500, output_size=(16, 16)).sample.shape
+    torch.Size([2, 3, 16, 16])
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["EncoderStage", "DecoderStage", "MiddleStage"]  # noqa: RUF012 (diffusers reads a list)
+    _repeated_blocks = ["ResnetBlock2D"]  # noqa: RUF012
+    _skip_layerwise_casting_patterns = ["norm", "time_embedding"]  # noqa: RUF012
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int | tuple[int, int] = 64,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        block_out_channels: tuple[int, ...] = (128, 256, 384, 512),
+        layers_per_block: int | tuple[int, ...] = 2,
+        attention_resolutions: tuple[int, ...] = (16, 8),
+        num_attention_heads: int = 4,
+        norm_num_groups: int = 32,
+        dropout: float = 0.0,
+        num_class_embeds: int | None = None,
+        decoder_exit: str = "early",
+        time_embed_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        widths = list(block_out_channels)
+        num_stages, base = len(widths), widths[0]
+        layers = [layers_per_block] * num_stages if isinstance(layers_per_block, int) else list(layers_per_block)
+        self.stage_sizes = stage_sizes(sample_size, num_stages)
+        has_attention = [min(size) in tuple(attention_resolutions) for size in self.stage_sizes]
+        _check_architecture(widths, layers, has_attention, num_attention_heads, norm_num_groups, decoder_exit)
+        self._layers = layers
+
+        time_channels = time_embed_channels or base
+        time_embed_dim = 4 * time_channels
+        settings = BlockSettings(time_embed_dim, num_attention_heads, norm_num_groups, dropout)
+        self.time_proj = Timesteps(time_channels, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(time_channels, time_embed_dim)
+        self.class_embedding = nn.Embedding(num_class_embeds, time_embed_dim) if num_class_embeds else None
+
+        self.conv_in = nn.Conv2d(in_channels, base, kernel_size=3, padding=1)
+        entry_widths = [base, *widths[:-1]]  # width of the feature that enters each stage
+        self.entry_adapters = _entry_adapters(base, entry_widths)
+        self.exit_adapters = _exit_adapters(base, widths)
+        self._entry_widths = entry_widths
+
+        self.down_blocks = nn.ModuleList(
+            EncoderStage(
+                settings,
+                entry_widths[stage],
+                widths[stage],
+                num_layers=layers[stage],
+                attention=has_attention[stage],
+                downsample=stage < num_stages - 1,
+            )
+            for stage in range(num_stages)
+        )
+        self.mid_block = MiddleStage(settings, widths[-1])
+        decoder_widths = [*widths[1:], widths[-1]]  # width of what comes up from below
+        self.up_blocks = nn.ModuleList()
+        for stage in reversed(range(num_stages)):
+            skip_channels = [widths[stage]] * layers[stage] + [entry_widths[stage]]
+            if stage == 0 and decoder_exit == "early":
+                skip_channels.pop()  # no route ever runs this block
+            self.up_blocks.append(
+                DecoderStage(
+                    settings,
+                    decoder_widths[stage],
+                    widths[stage],
+                    skip_channels,
+                    attention=has_attention[stage],
+                    upsample=stage > 0,
+                )
+            )
+
+        self.conv_norm_out = nn.GroupNorm(norm_num_groups, base, eps=NORM_EPS)
+        self.conv_act = nn.SiLU()
+        self.conv_out = nn.Conv2d(base, out_channels, kernel_size=3, padding=1)
+        zero_init(self.conv_out)
+
+    def route(self, input_size: Size, output_size: Size | None = None) -> Route:
+        """The part of the network that a pair of sizes uses; `output_size` defaults to the input's."""
+        return plan_route(
+            input_size, output_size or input_size, self.stage_sizes, self._layers, self.config.decoder_exit
+        )
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float,
+        output_size: int | Sequence[int] | None = None,
+        class_labels: torch.Tensor | None = None,
+        return_dict: bool = True,
+    ) -> UNet2DOutput | tuple[torch.Tensor]:
+        """Predict the clean image at the next resolution.
+
+        Parameters
+        ----------
+        sample : torch.Tensor
+            x_t, shape (B, C, H, W); (H, W) is the size of a stage.
+        timestep : int, float or tensor of shape (), (1,) or (B,)
+        output_size : int or (height, width), optional
+            Size of a stage, no smaller than the input; default the input's size.
+        class_labels : torch.Tensor, optional
+            Shape (B,), integers; needed exactly when the model has class embeddings.
+        return_dict : bool
+            Return a `UNet2DOutput` rather than a tuple.
+
+        Returns
+        -------
+        UNet2DOutput or tuple
+            `.sample` of shape (B, C, H', W').
+        """
+        if output_size is not None:
+            output_size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+        route = self.route((sample.shape[-2], sample.shape[-1]), output_size)  # type: ignore[arg-type]
+        temb = self._embed(timestep, class_labels, sample.device)
+
+        if route.upsample_to is not None:
+            sample = F.interpolate(sample, size=route.upsample_to, mode="bilinear", align_corners=False)
+        x = self.conv_in(sample)
+        x = _adapt(self.entry_adapters, self._entry_widths[route.entry_stage], x)
+
+        features = {}
+        for stage in route.encoder:
+            features[stage], x = self.down_blocks[stage](x, temb)
+        x = self.mid_block(x, temb)
+        for step in route.decoder:
+            skips = features.get(step.stage, [])[::-1][: step.num_skips]
+            x = self.up_blocks[-1 - step.stage](x, temb, skips, step.num_blocks, step.upsample)
+
+        x = _adapt(self.exit_adapters, x.shape[1], x)
+        x = self.conv_out(self.conv_act(self.conv_norm_out(x)))
+        return UNet2DOutput(sample=x) if return_dict else (x,)
+
+    def _embed(
+        self, timestep: torch.Tensor | float, class_labels: torch.Tensor | None, device: torch.device
+    ) -> torch.Tensor:
+        """Time (and class) embedding: (B, E), or (1, E) when one timestep serves the whole batch."""
+        t = torch.as_tensor(timestep, device=device).reshape(-1)
+        temb = self.time_embedding(self.time_proj(t).to(self.dtype))
+        if (self.class_embedding is None) != (class_labels is None):
+            state = "has no class embeddings" if self.class_embedding is None else "is class-conditional"
+            given = "no class_labels" if class_labels is None else "class_labels"
+            raise ValueError(f"This model {state}, but {given} were given.")
+        if self.class_embedding is not None:
+            temb = temb + self.class_embedding(class_labels)
+        return temb
+
+
+def _entry_adapters(base: int, widths: Sequence[int]) -> nn.ModuleDict:
+    """1x1 convolutions base -> width, keyed by width; stages of equal width share one (as published)."""
+    return nn.ModuleDict({str(w): nn.Conv2d(base, w, kernel_size=1) for w in dict.fromkeys(widths) if w != base})
+
+
+def _exit_adapters(base: int, widths: Sequence[int]) -> nn.ModuleDict:
+    """1x1 convolutions width -> base, keyed by width; stages of equal width share one (as published)."""
+    return nn.ModuleDict({str(w): nn.Conv2d(w, base, kernel_size=1) for w in dict.fromkeys(widths) if w != base})
+
+
+def _adapt(adapters: nn.ModuleDict, width: int, x: torch.Tensor) -> torch.Tensor:
+    """Apply the adapter of `width`, if that width differs from the base."""
+    return adapters[str(width)](x) if str(width) in adapters else x
+
+
+def _check_architecture(
+    widths: Sequence[int],
+    layers: Sequence[int],
+    has_attention: Sequence[bool],
+    num_heads: int,
+    num_groups: int,
+    decoder_exit: str,
+) -> None:
+    """Raise a ValueError that names the first setting that cannot be built."""
+    if len(layers) != len(widths):
+        raise ValueError(
+            f"layers_per_block needs one number or one per stage ({len(widths)}), got {list(layers)}."
+        )
+    if min(layers) < 1:
+        raise ValueError(f"layers_per_block must be at least 1, got {list(layers)}.")
+    if decoder_exit not in DECODER_EXITS:
+        raise ValueError(f"decoder_exit must be one of {', '.join(DECODER_EXITS)}, got {decoder_exit!r}.")
+    for width, attention in zip(widths, [*has_attention[:-1], True]):  # the middle always has attention
+        if width % num_groups:
+            raise ValueError(f"Widths must be divisible by norm_num_groups={num_groups}, got {width}.")
+        if attention and width % num_heads:
+            raise ValueError(
+                f"Widths with attention must be divisible by num_attention_heads={num_heads}, got {width}."
+            )

@@ -1,0 +1,146 @@
+"""Routes through Flexi-UNet: (input size, output size) -> which stages run, and which skips are zero.
+
+Pure Python, so that every pair of sizes can be read and tested without a network. Stage k works at
+(height >> k, width >> k); 0 is the finest. The encoder runs from the input's stage down to the coarsest one, the
+decoder climbs from there to the output's stage. The rules are those of arXiv:2603.08709, figure 4, and of
+its published networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+DECODER_EXITS = ("early", "full")
+
+
+@dataclass(frozen=True)
+class DecoderStage:
+    """What one decoder stage does on a route.
+
+    Attributes
+    ----------
+    stage : int
+        Index of the stage, 0 the finest.
+    num_blocks : int
+        How many of its residual blocks run, from its first.
+    num_skips : int
+        How many of these blocks receive an encoder feature; the later ones receive zeros.
+    upsample : bool
+        Whether its upsampler runs, on the way to the next finer stage.
+    """
+
+    stage: int
+    num_blocks: int
+    num_skips: int
+    upsample: bool
+
+
+@dataclass(frozen=True)
+class Route:
+    """The part of the network that one (input size, output size) uses.
+
+    Attributes
+    ----------
+    upsample_to : (height, width) or None
+        The input is first upsampled (bilinear) to this size.
+    encoder : tuple of int
+        Encoder stages in the order in which they run: entry stage, .., coarsest.
+    decoder : tuple of DecoderStage
+        Decoder stages in the order in which they run: coarsest, .., exit stage.
+    """
+
+    upsample_to: Size | None
+    encoder: tuple[int, ...]
+    decoder: tuple[DecoderStage, ...]
+
+    @property
+    def entry_stage(self) -> int:
+        """The stage at which the input enters."""
+        return self.encoder[0]
+
+    @property
+    def exit_stage(self) -> int:
+        """The stage at which the output leaves."""
+        return self.decoder[-1].stage
+
+
+def stage_sizes(sample_size: int | Sequence[int], num_stages: int) -> list[Size]:
+    """Sizes of the stages, fine to coarse.
+
+    Raises
+    ------
+    ValueError
+        When the network cannot halve `sample_size` often enough; the message names sizes nearby that work.
+    """
+    height, width = (sample_size, sample_size) if isinstance(sample_size, int) else tuple(sample_size)
+    factor = 2 ** (num_stages - 1)
+    if height < 1 or width < 1 or height % factor or width % factor:
+        nearest = " x ".join(str(max(factor, factor * round(side / factor))) for side in (height, width))
+        raise ValueError(
+            f"A network of {num_stages} stages halves the image {num_stages - 1} times, so both sides must be "
+            f"divisible by {factor}: got {height} x {width}, the nearest that works is {nearest}."
+        )
+    return [(height >> stage, width >> stage) for stage in range(num_stages)]
+
+
+def plan_route(
+    input_size: Size,
+    output_size: Size,
+    sizes: Sequence[Size],
+    layers_per_block: Sequence[int],
+    decoder_exit: str = "early",
+) -> Route:
+    """The route from `input_size` to `output_size`.
+
+    Parameters
+    ----------
+    input_size, output_size : (height, width)
+        Sizes of stages; the output is no smaller than the input.
+    sizes : sequence of (height, width)
+        Sizes of the stages, fine to coarse, as from `stage_sizes`.
+    layers_per_block : sequence of int
+        Residual blocks per encoder stage, fine to coarse. A decoder stage has one more, whose skip is the
+        feature that entered the encoder stage.
+    decoder_exit : {"early", "full"}
+        early (published): the exit stage leaves its last block out. full: it runs it.
+
+    Raises
+    ------
+    ValueError
+        For a size that belongs to no stage, or an output smaller than the input.
+    """
+    sizes = [tuple(size) for size in sizes]
+    for name, size in (("input", input_size), ("output", output_size)):
+        if tuple(size) not in sizes:
+            allowed = ", ".join(f"{h} x {w}" for h, w in sizes)
+            raise ValueError(f"The {name} is {size[0]} x {size[1]} pixels; this network works at {allowed}.")
+    entry, exit_ = sizes.index(tuple(input_size)), sizes.index(tuple(output_size))
+    if exit_ > entry:
+        raise ValueError(
+            f"The output cannot be smaller than the input: got {input_size[0]} x {input_size[1]} -> "
+            f"{output_size[0]} x {output_size[1]}."
+        )
+    upsample_to = None
+    if exit_ == 0 and entry > 0:
+        # Towards the full resolution the whole network runs, on the upsampled input.
+        entry, upsample_to = 0, sizes[0]
+
+    decoder = []
+    for stage in range(len(sizes) - 1, exit_ - 1, -1):
+        num_layers = layers_per_block[stage]
+        leaves_here = stage == exit_
+        num_blocks = num_layers if leaves_here and decoder_exit == "early" else num_layers + 1
+        if stage > entry:  # a stage that the encoder entered from above: every block has its skip
+            num_skips = num_blocks
+        elif stage < entry:  # the encoder never was here
+            num_skips = 0
+        elif decoder_exit == "full":
+            num_skips = num_blocks
+        else:  # as published, the last block of the entry stage gets zeros although the entry feature fits
+            num_skips = num_layers
+        decoder.append(DecoderStage(stage, num_blocks, num_skips, upsample=not leaves_here))
+    return Route(upsample_to, tuple(range(entry, len(sizes))), tuple(decoder))

@@ -1,0 +1,25 @@
+"""Mistakes of the user: commands print them as one line and exit with 2; everything else keeps its traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class UsageError(ValueError):
+    """What is wrong, what was given, what is allowed and how to fix it, in one line."""
+
+
+@contextmanager
+def exit_on_usage_error(*others: type[Exception]) -> Iterator[None]:
+    """Turn a `UsageError` (and the exceptions `others`) into one line on standard error and exit code 2.
+
+    Wrap a whole command with it; wrap only the reading of the user's input with `ValueError` and the like as
+    `others`, since in long work they would hide bugs.
+    """
+    try:
+        yield
+    except (UsageError, *others) as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None

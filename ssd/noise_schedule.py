@@ -1,0 +1,88 @@
+"""Noise schedules: betas, and from them a_t, sigma_t and the signal-to-noise ratio, all in float64.
+
+DESIGN (docs/maths.md): x_t | x_0 ~ N(a_t D_t x_0, sigma_t^2 I),  a_t = sqrt(abar_t),  sigma_t = sqrt(1 - abar_t).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+
+
+def make_betas(
+    name: str = "linear", num_timesteps: int = 1000, start: float = 1e-4, end: float = 0.02
+) -> torch.Tensor:
+    """Variances beta_t of the one-step transitions, with diffusers' names for the schedules.
+
+    Parameters
+    ----------
+    name : {"linear", "scaled_linear", "squaredcos_cap_v2"}
+        Linear in beta (DDPM, arXiv:2006.11239, section 4), linear in sqrt(beta), or the cosine schedule
+        (arXiv:2102.09672, equation 17), which ignores `start` and `end`.
+    num_timesteps : int
+        T, at least 1.
+    start, end : float
+        beta_0 and beta_{T-1}, in (0, 1).
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (T,), float64, values in (0, 1).
+    """
+    if num_timesteps < 1:
+        raise ValueError(f"num_timesteps must be at least 1, got {num_timesteps}.")
+    if name == "squaredcos_cap_v2":
+        u = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
+        abar = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+        return (1 - abar[1:] / abar[:-1]).clamp(max=0.999)
+    if not 0 < start <= end < 1:
+        raise ValueError(f"betas need 0 < beta_start <= beta_end < 1, got beta_start={start}, beta_end={end}.")
+    if name == "linear":
+        return torch.linspace(start, end, num_timesteps, dtype=torch.float64)
+    if name == "scaled_linear":
+        return torch.linspace(start**0.5, end**0.5, num_timesteps, dtype=torch.float64) ** 2
+    raise ValueError(f"Unknown beta schedule {name!r}; choose one of {', '.join(BETA_SCHEDULES)}.")
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """a_t and sigma_t for t = -1..T-1.
+
+    Both tensors have T + 1 entries: the clean image's (a = 1, sigma = 0) stands last, so that the timestep
+    -1 finds it by ordinary indexing.
+
+    Attributes
+    ----------
+    signal : torch.Tensor
+        a_t, shape (T + 1,), float64, in (0, 1].
+    sigma : torch.Tensor
+        sigma_t, shape (T + 1,), float64, in [0, 1).
+    """
+
+    signal: torch.Tensor
+    sigma: torch.Tensor
+
+    @classmethod
+    def from_betas(cls, betas: torch.Tensor) -> NoiseSchedule:
+        """Build the schedule from variances `betas`, shape (T,), values in (0, 1)."""
+        # log1p / expm1 keep sigma_0 = 0.01 exact to round-off, where 1 - prod(1 - beta) cancels.
+        log_abar = torch.log1p(-betas.to(torch.float64)).cumsum(0)
+        one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+        return cls(
+            signal=torch.cat([torch.exp(log_abar / 2), one]),
+            sigma=torch.cat([torch.sqrt(-torch.expm1(log_abar)), zero]),
+        )
+
+    @property
+    def num_timesteps(self) -> int:
+        """T, the number of noisy states."""
+        return len(self.signal) - 1
+
+    @property
+    def snr(self) -> torch.Tensor:
+        """Signal-to-noise ratio a_t^2 / sigma_t^2 for t = 0..T-1: shape (T,), float64, decreasing."""
+        return (self.signal[:-1] / self.sigma[:-1]) ** 2

@@ -1,0 +1,261 @@
+"""SSDScheduler: the scale-space process behind diffusers' scheduler interface.
+
+Shape letters: B batch, C channels; H W the size of x_s, h w the size of x_t, s the timestep after t (s < t).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import BaseOutput, logging
+
+from .noise_schedule import NoiseSchedule, make_betas
+from .process import ScaleSpaceProcess
+from .resolution_schedule import ResolutionSchedule, Size, pyramid
+
+logger = logging.get_logger(__name__)
+
+PREDICTION_TYPES = ("sample",)
+
+
+@dataclass
+class SSDSchedulerOutput(BaseOutput):
+    """Result of `SSDScheduler.step`.
+
+    Attributes
+    ----------
+    prev_sample : torch.Tensor
+        x_s, shape (B, C, H, W).
+    pred_original_sample : torch.Tensor
+        The (clipped) prediction of the clean image at the size of x_s, D_s x_0, shape (B, C, H, W).
+    """
+
+    prev_sample: torch.Tensor
+    pred_original_sample: torch.Tensor
+
+
+class SSDScheduler(SchedulerMixin, ConfigMixin):
+    """Ancestral sampling of Scale Space Diffusion (arXiv:2603.08709, theorem 3).
+
+    Timesteps t = T-1..0 are noisy states; -1 is the clean image. With `num_levels=1` it is DDPM with x_0
+    prediction and the posterior variance.
+
+    Parameters
+    ----------
+    num_train_timesteps : int
+        T.
+    beta_start, beta_end : float
+        In (0, 1).
+    beta_schedule : {"linear", "scaled_linear", "squaredcos_cap_v2"}
+    sample_size : int or (height, width)
+        Full resolution in pixels; each side divisible by 2^(num_levels - 1).
+    num_levels : int
+        Number of resolutions.
+    resolution_schedule : {"equal", "convex_decay", "sigmoid_like", "tanh_like"}
+        See `ssd.resolution_schedule`.
+    resolution_gamma : float
+        Shape of the resolution schedule, positive.
+    downsample_kernel : {"bilinear", "area"}
+    prediction_type : {"sample"}
+        The network predicts the clean image at the next resolution, D_s x_0. Predicting the noise cannot work
+        with several levels: where the image grows, x_t and its noise say nothing of the finer details.
+    clip_sample : bool
+        Clip the prediction to [-clip_sample_range, clip_sample_range].
+    clip_sample_range : float
+
+    Examples
+    --------
+    >>> scheduler = SSDScheduler(sample_size=32, num_levels=3)
+    >>> scheduler.set_timesteps(50)
+    >>> len(scheduler.timesteps), scheduler.size_at(999), scheduler.size_at(0)
+    (50, (8, 8), (32, 32))
+    """
+
+    order = 1
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 1e-4,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        sample_size: int | tuple[int, int] = 64,
+        num_levels: int = 4,
+        resolution_schedule: str = "convex_decay",
+        resolution_gamma: float = 0.5,
+        downsample_kernel: str = "bilinear",
+        prediction_type: str = "sample",
+        clip_sample: bool = True,
+        clip_sample_range: float = 1.0,
+    ) -> None:
+        if prediction_type not in PREDICTION_TYPES:
+            raise ValueError(
+                f"prediction_type must be 'sample', got {prediction_type!r}: across a level change the noise "
+                "does not determine the clean image, so the network has to predict the image itself."
+            )
+        if not isinstance(sample_size, int):
+            self.register_to_config(sample_size=list(sample_size))  # what JSON gives back
+        self.process = ScaleSpaceProcess(
+            NoiseSchedule.from_betas(make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end)),
+            ResolutionSchedule.from_curve(
+                pyramid(sample_size, num_levels), num_train_timesteps, resolution_schedule, resolution_gamma
+            ),
+            kernel=downsample_kernel,
+        )
+        self.init_noise_sigma = 1.0
+        self.num_inference_steps: int | None = None
+        self._set(list(range(num_train_timesteps))[::-1])
+
+    def __len__(self) -> int:
+        return self.config.num_train_timesteps
+
+    @classmethod
+    def _get_compatibles(cls) -> list[type]:
+        # No other scheduler changes the image size between steps.
+        return [cls]
+
+    @property
+    def resolutions(self) -> list[Size]:
+        """(height, width) of every level, fine to coarse."""
+        return list(self.process.resolution.resolutions)
+
+    def size_at(self, timestep: int | torch.Tensor) -> Size:
+        """(height, width) of x_t for t = -1..T-1."""
+        return self.process.size(int(timestep))
+
+    def previous_timestep(self, timestep: int | torch.Tensor) -> int:
+        """The next less noisy timestep s of the chain below `timestep`; -1, the clean image, after the last."""
+        position = bisect_left(self._ascending, int(timestep))
+        return self._ascending[position - 1] if position else -1
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        timesteps: Sequence[int] | None = None,
+    ) -> None:
+        """Choose the timesteps of the reverse process.
+
+        Parameters
+        ----------
+        num_inference_steps : int
+            N in num_levels..T: exactly N timesteps, evenly spaced from T-1 to 0, of which the nearest ones
+            are moved to the level changes, since the network has learnt to grow the image only there.
+        device : optional
+            Where `self.timesteps` lives.
+        timesteps : sequence of int
+            Instead of a number: an explicit, strictly descending list of timesteps in 0..T-1.
+        """
+        if (num_inference_steps is None) == (timesteps is None):
+            raise ValueError("Give exactly one of num_inference_steps and timesteps.")
+        if timesteps is not None:
+            chosen = self._check_explicit([int(t) for t in timesteps])
+        else:
+            chosen = self._spread(int(num_inference_steps))  # type: ignore[arg-type]
+        self.num_inference_steps = len(chosen)
+        self._set(chosen, device)
+
+    def scale_model_input(self, sample: torch.Tensor, timestep: int | None = None) -> torch.Tensor:
+        """The sample itself: this process needs no input scaling."""
+        return sample
+
+    def add_noise(
+        self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+    ) -> torch.Tensor:
+        """x_t from clean images.
+
+        Parameters
+        ----------
+        original_samples : torch.Tensor
+            x_0 at full resolution, (B, C, H, W), values in [-1, 1].
+        noise : torch.Tensor
+            White noise at the size of x_t, (B, C, h, w).
+        timesteps : torch.Tensor
+            Shape (B,), all of one level.
+        """
+        return self.process.marginal_sample(original_samples, timesteps, noise)
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: int | torch.Tensor,
+        sample: torch.Tensor,
+        eta: float = 1.0,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        return_dict: bool = True,
+    ) -> SSDSchedulerOutput | tuple[torch.Tensor, torch.Tensor]:
+        """Draw x_s from x_t and the network's prediction; a pure function of config, timesteps and arguments.
+
+        Parameters
+        ----------
+        model_output : torch.Tensor
+            Prediction of D_s x_0, shape (B, C, H, W) with (H, W) = size_at(previous_timestep(t)).
+        timestep : int
+            t.
+        sample : torch.Tensor
+            x_t, shape (B, C, h, w) with (h, w) = size_at(t).
+        eta : float
+            In [0, 1]: 1 draws from the posterior, 0 is as deterministic as the level change allows.
+        generator : optional
+            One generator, or one per image.
+        return_dict : bool
+            Return an `SSDSchedulerOutput` rather than (prev_sample, pred_original_sample).
+        """
+        t = int(timestep)
+        s = self.previous_timestep(t)
+        for name, tensor, when in (("sample", sample, t), ("model_output", model_output, s)):
+            if tuple(tensor.shape[-2:]) != self.size_at(when):
+                raise ValueError(
+                    f"At timestep {t} (next: {s}) {name} must be {self.size_at(when)}, got {tuple(tensor.shape)}."
+                )
+        prediction = model_output
+        if self.config.clip_sample:
+            limit = self.config.clip_sample_range
+            prediction = prediction.clamp(-limit, limit)
+        # Half-precision networks are welcome; the state is computed in float32 or better.
+        working = torch.promote_types(sample.dtype, torch.float32)
+        posterior = self.process.posterior(prediction.to(working), sample.to(working), s=s, t=t, eta=eta)
+        prev_sample = posterior.sample(generator).to(sample.dtype)
+        if not return_dict:
+            return prev_sample, prediction
+        return SSDSchedulerOutput(prev_sample=prev_sample, pred_original_sample=prediction)
+
+    def _set(self, descending: list[int], device: str | torch.device | None = None) -> None:
+        self._ascending = descending[::-1]
+        self.timesteps = torch.tensor(descending, dtype=torch.int64, device=device)
+
+    def _spread(self, number: int) -> list[int]:
+        """Exactly `number` evenly spaced timesteps, T-1 first, with every level change among them."""
+        last = self.config.num_train_timesteps - 1
+        required = {last, *self.process.resolution.level_changes}
+        if not len(required) <= number <= last + 1:
+            raise ValueError(
+                f"num_inference_steps must be in {len(required)}..{last + 1} for this schedule "
+                f"(its first step and {len(required) - 1} level changes are needed), got {number}."
+            )
+        chosen = set(np.linspace(last, 0, number).round().astype(int).tolist())
+        for t in sorted(required - chosen, reverse=True):
+            chosen.remove(min(chosen - required, key=lambda other: abs(other - t)))
+            chosen.add(t)
+        return sorted(chosen, reverse=True)
+
+    def _check_explicit(self, timesteps: list[int]) -> list[int]:
+        last = self.config.num_train_timesteps - 1
+        if not timesteps or any(not 0 <= t <= last for t in timesteps):
+            raise ValueError(f"timesteps must be in 0..{last} and at least one, got {timesteps}.")
+        if any(later >= earlier for earlier, later in zip(timesteps, timesteps[1:])):
+            raise ValueError(f"timesteps must be strictly descending, got {timesteps}.")
+        skipped = [t for t in self.process.resolution.level_changes if timesteps[0] > t and t not in timesteps]
+        if skipped:
+            logger.warning(
+                f"These timesteps skip the level changes {skipped}: the network has learnt to grow the image only "
+                "there, expect worse images."
+            )
+        return timesteps
