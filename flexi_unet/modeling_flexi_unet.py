@@ -231,9 +231,7 @@ def _check_architecture(
 ) -> None:
     """Raise a ValueError that names the first setting that cannot be built."""
     if len(layers) != len(widths):
-        raise ValueError(
-            f"layers_per_block needs one number or one per stage ({len(widths)}), got {list(layers)}."
-        )
+        raise ValueError(f"layers_per_block needs one number or one per stage ({len(widths)}), got {list(layers)}.")
     if min(layers) < 1:
         raise ValueError(f"layers_per_block must be at least 1, got {list(layers)}.")
     if decoder_exit not in DECODER_EXITS:

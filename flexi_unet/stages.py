@@ -146,8 +146,7 @@ class DecoderStage(Stage):
         upsample: bool,
     ) -> None:
         widths = [
-            ((in_channels if i == 0 else out_channels) + skip, out_channels)
-            for i, skip in enumerate(skip_channels)
+            ((in_channels if i == 0 else out_channels) + skip, out_channels) for i, skip in enumerate(skip_channels)
         ]
         super().__init__(settings, widths, attention)
         self.skip_channels = skip_channels

@@ -13,9 +13,7 @@ import torch
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
-def make_betas(
-    name: str = "linear", num_timesteps: int = 1000, start: float = 1e-4, end: float = 0.02
-) -> torch.Tensor:
+def make_betas(name: str = "linear", num_timesteps: int = 1000, start: float = 1e-4, end: float = 0.02) -> torch.Tensor:
     """Variances beta_t of the one-step transitions, with diffusers' names for the schedules.
 
     Parameters

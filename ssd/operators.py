@@ -191,9 +191,7 @@ class SeparableOperator(LinearOperator):
 def _bilinear_matrix(in_length: int, out_length: int) -> torch.Tensor:
     """Antialiased bilinear resize along one axis, read off `F.interpolate` on the identity."""
     columns = torch.eye(in_length, dtype=torch.float64)[None, None]  # (1, 1, H, H), one image per column
-    resized = F.interpolate(
-        columns, size=(out_length, in_length), mode="bilinear", antialias=True, align_corners=False
-    )
+    resized = F.interpolate(columns, size=(out_length, in_length), mode="bilinear", antialias=True, align_corners=False)
     return resized[0, 0]
 
 

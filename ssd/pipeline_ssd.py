@@ -108,7 +108,12 @@ class SSDPipeline(DiffusionPipeline):
             An explicit descending list instead of `num_inference_steps`.
         """
         labels = self._check_inputs(
-            batch_size, generator, class_labels, guidance_scale, output_type, callback_on_step_end_tensor_inputs
+            batch_size,
+            generator,
+            class_labels,
+            guidance_scale,
+            output_type,
+            callback_on_step_end_tensor_inputs,
         )
         device = self._execution_device
         if timesteps is None and num_inference_steps is None:
@@ -185,7 +190,9 @@ class SSDPipeline(DiffusionPipeline):
         if latents is None:
             return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         if tuple(latents.shape) != shape:
-            raise ValueError(f"latents must have the shape of x_t at timestep {t}, {shape}, got {tuple(latents.shape)}.")
+            raise ValueError(
+                f"latents must have the shape of x_t at timestep {t}, {shape}, got {tuple(latents.shape)}."
+            )
         return latents.to(device, torch.promote_types(latents.dtype, torch.float32))
 
     def _predict(

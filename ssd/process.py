@@ -12,6 +12,7 @@ Equations: arXiv:2603.08709, in the notation of docs/maths.md. The eta-family is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -126,9 +127,7 @@ class ScaleSpaceProcess:
     ((8, 8), torch.Size([1, 3, 8, 8]))
     """
 
-    def __init__(
-        self, noise: NoiseSchedule, resolution: ResolutionSchedule, kernel: str = "bilinear"
-    ) -> None:
+    def __init__(self, noise: NoiseSchedule, resolution: ResolutionSchedule, kernel: str = "bilinear") -> None:
         if noise.num_timesteps != len(resolution.levels):
             raise ValueError(
                 f"The noise schedule has {noise.num_timesteps} timesteps, "
@@ -137,7 +136,7 @@ class ScaleSpaceProcess:
         self.noise = noise
         self.resolution = resolution
         sizes = resolution.resolutions
-        self._steps = [resize_operator(fine, coarse, kernel) for fine, coarse in zip(sizes, sizes[1:])]
+        self._steps = [resize_operator(fine, coarse, kernel) for fine, coarse in pairwise(sizes)]
         self._between_levels: dict[tuple[int, int], LinearOperator] = {}
         for t in resolution.level_changes:
             self._check_transition(t - 1, t)
@@ -185,9 +184,7 @@ class ScaleSpaceProcess:
         """x_t = a_t D_t x_0 + sigma_t noise, with white noise of shape (B, C, h, w)."""
         degraded = self.degrade(x_0, t)
         if noise.shape != degraded.shape:
-            raise ValueError(
-                f"noise must have the size of x_t, {tuple(degraded.shape)}, got {tuple(noise.shape)}."
-            )
+            raise ValueError(f"noise must have the size of x_t, {tuple(degraded.shape)}, got {tuple(noise.shape)}.")
         return self.signal(t).to(degraded) * degraded + self.sigma(t).to(degraded) * noise
 
     def posterior(

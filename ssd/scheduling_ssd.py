@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -166,9 +167,7 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
         """The sample itself: this process needs no input scaling."""
         return sample
 
-    def add_noise(
-        self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
-    ) -> torch.Tensor:
+    def add_noise(self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """x_t from clean images.
 
         Parameters
@@ -250,7 +249,7 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
         last = self.config.num_train_timesteps - 1
         if not timesteps or any(not 0 <= t <= last for t in timesteps):
             raise ValueError(f"timesteps must be in 0..{last} and at least one, got {timesteps}.")
-        if any(later >= earlier for earlier, later in zip(timesteps, timesteps[1:])):
+        if any(later >= earlier for earlier, later in pairwise(timesteps)):
             raise ValueError(f"timesteps must be strictly descending, got {timesteps}.")
         skipped = [t for t in self.process.resolution.level_changes if timesteps[0] > t and t not in timesteps]
         if skipped:

@@ -20,9 +20,7 @@ def numpy_generator(seed: int, purpose: str, *indices: int) -> np.random.Generat
     return np.random.default_rng(_sequence(seed, purpose, *indices))
 
 
-def torch_generator(
-    seed: int, purpose: str, *indices: int, device: str | torch.device = "cpu"
-) -> torch.Generator:
+def torch_generator(seed: int, purpose: str, *indices: int, device: str | torch.device = "cpu") -> torch.Generator:
     """A torch generator for one purpose, e.g. `torch_generator(0, "noise", step, rank)`."""
     state = _sequence(seed, purpose, *indices).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))

@@ -1,0 +1,28 @@
+"""Cost of a route, counted by PyTorch without computing anything."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from .modeling_flexi_unet import FlexiUNet2DModel
+from .routing import Size
+
+
+def count_gflops(unet: FlexiUNet2DModel, input_size: Size, output_size: Size) -> float:
+    """GFLOPs of one image through the route (a multiply-add counts as two), on the meta device.
+
+    Parameters
+    ----------
+    unet : FlexiUNet2DModel
+        Only its configuration is used.
+    input_size, output_size : (height, width)
+        Sizes of stages.
+    """
+    with torch.device("meta"), torch.no_grad():
+        twin = FlexiUNet2DModel.from_config(unet.config)
+        sample = torch.empty(1, twin.config.in_channels, *input_size)
+        labels = torch.zeros(1, dtype=torch.int64) if twin.config.num_class_embeds else None
+        with FlopCounterMode(display=False) as counter:
+            twin(sample, torch.zeros(1), output_size, labels)
+    return counter.get_total_flops() / 1e9

@@ -1,0 +1,103 @@
+"""Sample images, a grid and an animation from a trained model.
+
+    python sample/sample_ssd.py --model runs/digits --num 64 --seed 0 --grid grid.png --animation coarse_to_fine.gif
+    python sample/sample_ssd.py --model runs/digits --num 1000 --out samples/      # one PNG per image
+
+Image i depends on the seed and on i alone: the batch size changes nothing but speed and memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ssd.cli import CommandParser
+from ssd.errors import UsageError, exit_on_usage_error
+from ssd.generate import SamplingSettings, generate, load_pipeline
+from ssd.pictures import CoarseToFineRecorder, image_grid, to_uint8
+
+ANIMATED_IMAGES = 9
+ANIMATION_FRAMES = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(SamplingSettings):
+    """Settings of the sampling command.
+
+    Parameters
+    ----------
+    model : str
+        Folder of a pipeline, such as a training run's --out.
+    num : int
+        Number of images.
+    grid : str, optional
+        Write a PNG with all images (at most the first 1024).
+    animation : str, optional
+        Write a GIF of the first 9 images growing level by level: x_t beside the prediction of x_0.
+    out : str, optional
+        Write every image as a PNG into this folder, named by its number.
+    device : str, optional
+        cpu, cuda, ..; default: the accelerator if there is one.
+    """
+
+    model: str
+    num: int = 16
+    grid: str | None = None
+    animation: str | None = None
+    out: str | None = None
+    device: str | None = None
+
+
+def main() -> None:
+    with exit_on_usage_error():
+        parser = CommandParser(description=__doc__)
+        parser.add_class_arguments(SampleConfig)
+        config = SampleConfig(**parser.parse_args().as_dict())
+        if config.num < 1:
+            raise UsageError(f"--num must be at least 1, got {config.num}.")
+        if not (config.grid or config.animation or config.out):
+            raise UsageError("Nothing to write: give at least one of --grid FILE, --animation FILE and --out FOLDER.")
+        pipeline = load_pipeline(config.model, config.device)
+        written = sample(config, pipeline)
+    for path in written:
+        print(f"wrote {path}")
+
+
+def sample(config: SampleConfig, pipeline) -> list[str]:  # noqa: ANN001
+    recorder = None
+    if config.animation:
+        recorder = CoarseToFineRecorder(
+            pipeline.scheduler.size_at(-1), ANIMATED_IMAGES, every=max(1, config.steps // ANIMATION_FRAMES)
+        )
+    kept = []
+    for indices, images in generate(pipeline, range(config.num), config, recorder):
+        if config.out:
+            save_pngs(images, indices, Path(config.out))
+        if config.grid and indices[0] < 1024:
+            kept.append(images.cpu())
+
+    written = [f"{config.num} images to {config.out}"] if config.out else []
+    if config.grid:
+        grid = Path(config.grid)
+        grid.parent.mkdir(parents=True, exist_ok=True)
+        image_grid(torch.cat(kept)[:1024]).save(grid)
+        written.append(config.grid)
+    if config.animation and recorder is not None:
+        Path(config.animation).parent.mkdir(parents=True, exist_ok=True)
+        recorder.save(Path(config.animation))
+        written.append(config.animation)
+    return written
+
+
+def save_pngs(images: torch.Tensor, indices, folder: Path) -> None:  # noqa: ANN001
+    """Write (B, 3, H, W) images in [-1, 1] as 8-bit PNG files named by their numbers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, pixels in zip(indices, to_uint8(images)):
+        Image.fromarray(pixels).save(folder / f"{index:06d}.png")
+
+
+if __name__ == "__main__":
+    main()

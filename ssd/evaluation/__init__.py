@@ -1,0 +1,1 @@
+"""Evaluation: features, their statistics, and the Frechet distance."""

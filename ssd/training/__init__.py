@@ -1,0 +1,1 @@
+"""What the training script is made of: configuration, routes and timesteps, checkpoints, logs."""

@@ -1,0 +1,47 @@
+"""What a run would be: configuration, levels with their cost, and the files that it writes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+
+import yaml
+
+from flexi_unet import FlexiUNet2DModel
+from flexi_unet.flops import count_gflops
+
+from ..scheduling_ssd import SSDScheduler
+from .config import TrainConfig
+from .run_folder import WRITTEN
+
+
+def summarize(config: TrainConfig, unet: FlexiUNet2DModel, scheduler: SSDScheduler, num_images: int) -> str:
+    """A text for people: the resolved configuration, levels, parameters, GFLOPs and what will be written."""
+    lines = ["Configuration", *_indent(yaml.safe_dump(asdict(config), sort_keys=False).rstrip())]
+    lines += ["", f"Data: {num_images} images from {config.data}"]
+    millions = sum(parameter.numel() for parameter in unet.parameters()) / 1e6
+    lines += [f"Network: {millions:.1f} M parameters, widths {list(unet.config.block_out_channels)}", ""]
+    lines += level_table(unet, scheduler)
+    lines += ["", f"Written to {config.out}/", *(f"  {name:38} {what}" for name, what in WRITTEN.items())]
+    return "\n".join(lines)
+
+
+def level_table(unet: FlexiUNet2DModel, scheduler: SSDScheduler) -> list[str]:
+    """One line per route (input size -> output size): its timesteps and its GFLOPs per image; then the mean."""
+    schedule = scheduler.process.resolution
+    routes = Counter((schedule.size(t), schedule.size(t - 1)) for t in range(len(schedule.levels)))
+    lines = [f"  {'route':24} {'timesteps':>9} {'GFLOPs per image':>17}"]
+    total = 0.0
+    for (size, output_size), count in routes.items():
+        gflops = count_gflops(unet, size, output_size)
+        total += count * gflops
+        name = f"{size[0]} x {size[1]}"
+        if output_size != size:
+            name += f" -> {output_size[0]} x {output_size[1]}"
+        lines.append(f"  {name:24} {count:9d} {gflops:17.3f}")
+    lines.append(f"  {'mean over timesteps':24} {len(schedule.levels):9d} {total / len(schedule.levels):17.3f}")
+    return lines
+
+
+def _indent(text: str) -> list[str]:
+    return ["  " + line for line in text.splitlines()]
