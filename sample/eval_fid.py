@@ -79,7 +79,7 @@ def main() -> None:
     print(f"wrote {path}")
 
 
-def evaluate(config: EvalConfig, pipeline, reference: Dataset) -> dict:  # noqa: ANN001
+def evaluate(config: EvalConfig, pipeline, reference: Dataset) -> dict:
     """All numbers of the report."""
     extractor = EXTRACTORS[config.features]
     real, fake = FeatureStatistics(), FeatureStatistics()

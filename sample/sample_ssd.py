@@ -66,7 +66,7 @@ def main() -> None:
         print(f"wrote {path}")
 
 
-def sample(config: SampleConfig, pipeline) -> list[str]:  # noqa: ANN001
+def sample(config: SampleConfig, pipeline) -> list[str]:
     recorder = None
     if config.animation:
         recorder = CoarseToFineRecorder(
@@ -92,7 +92,7 @@ def sample(config: SampleConfig, pipeline) -> list[str]:  # noqa: ANN001
     return written
 
 
-def save_pngs(images: torch.Tensor, indices, folder: Path) -> None:  # noqa: ANN001
+def save_pngs(images: torch.Tensor, indices, folder: Path) -> None:
     """Write (B, 3, H, W) images in [-1, 1] as 8-bit PNG files named by their numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, pixels in zip(indices, to_uint8(images)):

@@ -50,6 +50,8 @@ CURVES: dict[str, Callable[[float, float], float]] = {
     curve.__name__: curve for curve in (equal, convex_decay, sigmoid_like, tanh_like)
 }
 
+_NEEDS_GAMMA_FROM_ONE = ("sigmoid_like", "tanh_like")  # else |d|^gamma leaves the range where S rises
+
 
 def pyramid(sample_size: int | Sequence[int], num_levels: int) -> list[Size]:
     """Sizes of the levels, fine to coarse: R, R/2, ..., R/2^(n-1).
@@ -104,11 +106,16 @@ class ResolutionSchedule:
     def from_curve(
         cls, resolutions: Sequence[Size], num_timesteps: int, name: str = "convex_decay", gamma: float = 0.5
     ) -> ResolutionSchedule:
-        """A schedule by one of the curves in `CURVES` with its shape parameter `gamma` > 0."""
+        """A schedule by one of the curves in `CURVES`; `gamma` > 0, for sigmoid_like and tanh_like >= 1."""
         if name not in CURVES:
             raise ValueError(f"Unknown resolution schedule {name!r}; choose one of {', '.join(CURVES)}.")
         if gamma <= 0:
             raise ValueError(f"resolution_gamma must be positive, got {gamma}.")
+        if name in _NEEDS_GAMMA_FROM_ONE and gamma < 1:
+            raise ValueError(
+                f"{name} needs resolution_gamma >= 1 (its curve would not rise everywhere), got {gamma}; "
+                "the published values are 2 and 3."
+            )
         n, last = len(resolutions), max(num_timesteps - 1, 1)
         levels = tuple(min(int(CURVES[name](t / last, gamma) * n), n - 1) for t in range(num_timesteps))
         return cls(tuple(resolutions), levels)

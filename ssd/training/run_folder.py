@@ -74,5 +74,5 @@ def _check_same_settings(out: Path, config: TrainConfig) -> None:
         old, new = before.get(name), getattr(config, name)
         if name not in _MAY_CHANGE and name in before and old != new:
             raise UsageError(
-                f"Cannot resume {out} with --{name} {new}: the run was started with {old}. Use that value, or another --out."
+                f"Cannot resume {out} with --{name} {new}: it was started with {old}. Use that, or another --out."
             )

@@ -1,0 +1,68 @@
+# make help explains every target.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/digits
+
+DEMO_TRAIN := accelerate launch train/train_ssd.py --config configs/digits.yaml
+DEMO_SAMPLE := python sample/sample_ssd.py --model $(RUN) --num 64 --seed 0 --grid $(RUN)/samples.png --animation $(RUN)/coarse_to_fine.gif
+DEMO_EVAL := python sample/eval_fid.py --model $(RUN) --ref digits --features pixels --num 512
+
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint format type bench docs clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(VENV)/installed  ## create .venv and install the project with its development tools
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.10 or newer is needed, this is " + sys.version.split()[0] + ": run  make $(MAKECMDGOALS) PYTHON=python3.12" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install -e ".[dev,docs]"
+	@touch $@
+
+demo: install  ## train on handwritten digits, sample and evaluate (about 5 minutes on two CPU cores)
+	@printf '%s\n' 'The three commands of this demo, the same for your own data:' '' '  $(DEMO_TRAIN)' '  $(DEMO_SAMPLE)' '  $(DEMO_EVAL)' ''
+	$(DEMO_TRAIN)
+	$(DEMO_SAMPLE)
+	$(DEMO_EVAL)
+	@printf '%s\n' '' 'Made in $(RUN)/:' \
+	  '  model_index.json, unet/, scheduler/   the pipeline: SSDPipeline.from_pretrained("$(RUN)")' \
+	  '  samples.png                           64 new digits' \
+	  '  coarse_to_fine.gif                    how they grow, level by level' \
+	  '  metrics.json                          distance to the real digits, and how readable the new ones are' \
+	  '  log.csv, tensorboard/                 loss per level (tensorboard --logdir $(RUN))' \
+	  '  samples/, checkpoints/                grids during training, and the state to resume from'
+
+test: install lint type  ## lint, type-check, and run the fast tests
+	$(BIN)/python -m pytest
+
+test-slow: install  ## run the slow tests too
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: install  ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install  ## rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: install  ## check types
+	$(BIN)/mypy
+
+bench: install  ## measure: GFLOPs per route, and the sampler against the bare network
+	$(BIN)/python benchmarks/flops.py
+	$(BIN)/python benchmarks/sampler.py
+
+docs: install  ## write the API reference to build/docs
+	$(BIN)/pdoc --docformat numpy --output-directory build/docs ssd flexi_unet
+	@echo 'wrote build/docs/index.html'
+
+clean:  ## remove caches and build products (not .venv, not runs)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Studies of the process itself: numbers that need no training."""
