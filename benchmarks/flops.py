@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -31,7 +31,7 @@ from ssd.resolution_schedule import Size
 from ssd.training.config import CHANNEL_MULTIPLIERS, TrainConfig, build_scheduler, build_unet
 
 PRESETS: dict[int, tuple[int, ...]] = {64: (1, 2, 4), 128: (1, 3, 5), 256: (1, 3, 4, 6)}
-"""Numbers of levels by full resolution, as in the paper's experiments."""
+"""Numbers of levels that the table shows, by full resolution."""
 
 PAPER_SCHEDULE = ("convex_decay", 0.5)
 PAPER_GFLOPS = {(256, 1): 497.0, (256, 4): 273.0, (256, 6): 209.7}
@@ -47,7 +47,7 @@ class FlopsConfig:
     res : int, optional
         Full resolution in pixels. Default: 64, 128 and 256.
     levels : int, optional
-        Number of resolutions; needs --res. Default: the paper's numbers for that resolution.
+        Number of resolutions; needs --res. Default: those of the table without arguments.
     schedule : str
         Resolution schedule: equal, convex_decay, sigmoid_like or tanh_like.
     gamma : float
@@ -69,7 +69,9 @@ class FlopsConfig:
             return [(self.res, self.levels)]
         if self.res not in PRESETS:
             known = ", ".join(map(str, PRESETS))
-            raise UsageError(f"--res {self.res} has no usual number of levels (only {known} have): give --levels too.")
+            raise UsageError(
+                f"--res {self.res} has no default number of levels (only {known} have): give --levels too."
+            )
         return [(self.res, levels) for levels in PRESETS[self.res]]
 
 
@@ -120,7 +122,7 @@ def _network(res: int, decoder_exit: str) -> FlexiUNet2DModel:
         return build_unet(_config(res, decoder_exit=decoder_exit))
 
 
-def _config(res: int, **settings) -> TrainConfig:  # noqa: ANN003
+def _config(res: int, **settings: Any) -> TrainConfig:
     return TrainConfig(res=res, data="digits", out="", **settings)  # neither data nor out is touched
 
 

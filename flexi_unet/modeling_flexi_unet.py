@@ -7,6 +7,7 @@ embedding.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,9 @@ from torch import nn
 
 from .routing import DECODER_EXITS, Route, Size, plan_route, stage_sizes
 from .stages import NORM_EPS, BlockSettings, DecoderStage, EncoderStage, MiddleStage, zero_init
+
+MEMORY_ALIGNMENT = 64
+"""Bytes to which PyTorch aligns CPU tensors of its own."""
 
 
 class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
@@ -135,6 +139,20 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         self.conv_act = nn.SiLU()
         self.conv_out = nn.Conv2d(base, out_channels, kernel_size=3, padding=1)
         zero_init(self.conv_out)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a saved network (see diffusers' `ModelMixin`), with its weights where arithmetic is reproducible.
+
+        safetensors maps tensors at any offset of the file, and on unaligned memory the CPU's vector kernels round
+        otherwise: without the copy a loaded network would give other last digits than the one that was saved.
+        """
+        result = super().from_pretrained(*args, **kwargs)
+        model = result[0] if isinstance(result, tuple) else result
+        for parameter in model.parameters():
+            if parameter.device.type == "cpu" and parameter.data_ptr() % MEMORY_ALIGNMENT:
+                parameter.data = parameter.data.clone()
+        return result
 
     def route(self, input_size: Size, output_size: Size | None = None) -> Route:
         """The part of the network that a pair of sizes uses; `output_size` defaults to the input's."""

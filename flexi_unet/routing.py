@@ -113,12 +113,12 @@ def plan_route(
     ValueError
         For a size that belongs to no stage, or an output smaller than the input.
     """
-    sizes = [tuple(size) for size in sizes]
+    sizes = [(height, width) for height, width in sizes]
     for name, size in (("input", input_size), ("output", output_size)):
         if tuple(size) not in sizes:
             allowed = ", ".join(f"{h} x {w}" for h, w in sizes)
             raise ValueError(f"The {name} is {size[0]} x {size[1]} pixels; this network works at {allowed}.")
-    entry, exit_ = sizes.index(tuple(input_size)), sizes.index(tuple(output_size))
+    entry, exit_ = sizes.index((input_size[0], input_size[1])), sizes.index((output_size[0], output_size[1]))
     if exit_ > entry:
         raise ValueError(
             f"The output cannot be smaller than the input: got {input_size[0]} x {input_size[1]} -> "

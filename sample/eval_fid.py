@@ -95,9 +95,7 @@ def evaluate(config: EvalConfig, pipeline, reference: Dataset) -> dict:
             generated.append(rounded)
 
     metrics = {
-        f"frechet_distance_{config.features}": frechet_distance(
-            real.mean, real.covariance, fake.mean, fake.covariance
-        ),
+        f"frechet_distance_{config.features}": frechet_distance(real.mean, real.covariance, fake.mean, fake.covariance),
         "num_generated": fake.count,
         "num_reference": real.count,
     }

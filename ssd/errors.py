@@ -20,6 +20,6 @@ def exit_on_usage_error(*others: type[Exception]) -> Iterator[None]:
     """
     try:
         yield
-    except (UsageError, *others) as error:
+    except (UsageError,) + others as error:  # noqa: RUF005 (mypy cannot type an unpacked tuple here)
         print("error: " + " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None

@@ -45,9 +45,7 @@ class SSDPipeline(DiffusionPipeline):
     def __init__(self, unet: FlexiUNet2DModel, scheduler: SSDScheduler) -> None:
         super().__init__()
         if not isinstance(scheduler, SSDScheduler):
-            raise TypeError(
-                f"SSDPipeline needs an SSDScheduler, got {type(scheduler).__name__}, which never changes the image size."
-            )
+            raise TypeError(f"SSDPipeline needs an SSDScheduler, got {type(scheduler).__name__}, which never resizes.")
         sizes = getattr(unet, "stage_sizes", None)
         if sizes is not None and scheduler.resolutions != sizes[: len(scheduler.resolutions)]:
             raise ValueError(
@@ -164,7 +162,7 @@ class SSDPipeline(DiffusionPipeline):
         if class_labels is None:
             if num_classes:
                 raise ValueError(
-                    f"This model is class-conditional: give {batch_size} class_labels, integers in 0..{num_classes - 1}."
+                    f"The model is class-conditional: give {batch_size} class_labels, integers in 0..{num_classes - 1}."
                 )
             if guidance_scale != 1.0:
                 raise ValueError(f"guidance_scale={guidance_scale} needs a class-conditional model and class_labels.")

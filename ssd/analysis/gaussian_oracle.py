@@ -291,6 +291,8 @@ def plot_results(results: Sequence[OracleResult], path: Path) -> None:
 
 
 def _draw_panel(panel: Axes, results: Sequence[OracleResult]) -> None:
+    from matplotlib.ticker import LogLocator
+
     for num_levels, marker in zip(sorted({result.num_levels for result in results}), "os^Dv<>P*X"):
         line = sorted((r.num_steps, r.distance) for r in results if r.num_levels == num_levels)
         panel.plot(*zip(*line), marker=marker, label=f"{num_levels} level" + "s" * (num_levels > 1))
@@ -298,6 +300,7 @@ def _draw_panel(panel: Axes, results: Sequence[OracleResult]) -> None:
     panel.set(xscale="log", yscale="log", xlabel="steps")
     panel.set_xticks(steps, labels=[str(number) for number in steps])
     panel.minorticks_off()
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panel.yaxis.set_major_formatter("{x:g}")
     panel.grid(alpha=0.3)
 

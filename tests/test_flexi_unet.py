@@ -1,0 +1,114 @@
+"""Flexi-UNet as a module: shapes, adapters, unused parts, saving, precision."""
+
+import pytest
+import torch
+
+from flexi_unet import FlexiUNet2DModel
+
+
+def small_unet(**changes) -> FlexiUNet2DModel:
+    torch.manual_seed(0)
+    settings = {"sample_size": 16, "block_out_channels": (32, 64, 64), "attention_resolutions": (8,)} | changes
+    unet = FlexiUNet2DModel(**settings)
+    for parameter in unet.parameters():  # the zero start would hide differences
+        if parameter.abs().max() == 0:
+            torch.nn.init.normal_(parameter, std=0.05)
+    return unet.eval()
+
+
+@pytest.mark.parametrize("decoder_exit", ["early", "full"])
+@pytest.mark.parametrize(("size", "output"), [(16, 16), (8, 16), (8, 8), (4, 16), (4, 8), (4, 4)])
+def test_every_route_has_the_output_size(size: int, output: int, decoder_exit: str) -> None:
+    unet = small_unet(decoder_exit=decoder_exit)
+    result = unet(torch.randn(2, 3, size, size), torch.tensor([3, 7]), output_size=output)
+    assert result.sample.shape == (2, 3, output, output)
+    assert isinstance(unet(torch.randn(1, 3, size, size), 3, output_size=output, return_dict=False), tuple)
+
+
+def test_non_square_sizes_and_layers_per_stage() -> None:
+    unet = small_unet(sample_size=(24, 16), layers_per_block=(1, 2, 3))
+    assert unet(torch.randn(1, 3, 6, 4), 5, output_size=(12, 8)).sample.shape == (1, 3, 12, 8)
+    assert [len(block.resnets) for block in unet.up_blocks] == [4, 3, 1]
+
+
+def used_parameters(unet: FlexiUNet2DModel, size: int, output: int) -> set[str]:
+    unet.zero_grad()
+    unet(torch.randn(1, 3, size, size), 5, output_size=output).sample.sum().backward()
+    return {name for name, parameter in unet.named_parameters() if parameter.grad is not None}
+
+
+def test_a_resolution_uses_only_its_own_part() -> None:
+    unet = small_unet()
+    coarse, fine = used_parameters(unet, 4, 4), used_parameters(unet, 16, 16)
+    assert not any(name.startswith(("down_blocks.0", "down_blocks.1", "up_blocks.1", "up_blocks.2")) for name in coarse)
+    assert {"entry_adapters.64.weight", "exit_adapters.64.weight"} <= coarse
+    assert not any("adapters" in name for name in fine)
+
+
+@pytest.mark.parametrize("decoder_exit", ["early", "full"])
+def test_no_parameter_is_dead(decoder_exit: str) -> None:
+    unet = small_unet(decoder_exit=decoder_exit)
+    routes = [(4, 4), (4, 8), (8, 8), (8, 16), (16, 16)]
+    used = set().union(*(used_parameters(unet, size, output) for size, output in routes))
+    assert used == {name for name, _ in unet.named_parameters()}
+
+
+def test_towards_full_size_the_input_is_upsampled() -> None:
+    unet, x = small_unet(), torch.randn(1, 3, 8, 8)
+    upsampled = torch.nn.functional.interpolate(x, size=(16, 16), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(unet(x, 5, output_size=16).sample, unet(upsampled, 5).sample)
+
+
+def test_a_new_network_predicts_zero() -> None:
+    unet = FlexiUNet2DModel(sample_size=8, block_out_channels=(32, 32))
+    assert unet(torch.randn(1, 3, 8, 8), 1).sample.abs().max() == 0
+
+
+@pytest.mark.parametrize("timestep", [7, 7.0, torch.tensor(7), torch.tensor([7]), torch.tensor([7, 7])])
+def test_forms_of_timesteps_agree(timestep) -> None:
+    unet, x = small_unet(), torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(unet(x, timestep).sample, unet(x, torch.tensor([7, 7])).sample, atol=1e-5, rtol=1e-5)
+
+
+def test_class_labels() -> None:
+    unet, x = small_unet(num_class_embeds=5), torch.randn(2, 3, 8, 8)
+    one, other = (unet(x, 3, class_labels=torch.tensor(labels)).sample for labels in ([0, 1], [0, 2]))
+    torch.testing.assert_close(one[0], other[0])
+    assert not torch.allclose(one[1], other[1])
+    with pytest.raises(ValueError, match="is class-conditional, but no class_labels"):
+        unet(x, 3)
+    with pytest.raises(ValueError, match="has no class embeddings, but class_labels"):
+        small_unet()(x, 3, class_labels=torch.tensor([0, 1]))
+
+
+def test_save_and_load(tmp_path) -> None:
+    unet, x = small_unet(layers_per_block=(1, 1, 2)), torch.randn(2, 3, 8, 8)
+    unet.save_pretrained(tmp_path)
+    again = FlexiUNet2DModel.from_pretrained(tmp_path)
+    assert torch.equal(again(x, 5, output_size=16).sample, unet(x, 5, output_size=16).sample)
+    half = FlexiUNet2DModel.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    assert half(x.bfloat16(), 5).sample.dtype == torch.bfloat16
+
+
+def test_gradient_checkpointing_changes_nothing() -> None:
+    unet, x = small_unet(), torch.randn(2, 3, 8, 8)
+    plain = torch.autograd.grad(unet(x, 5).sample.sum(), unet.conv_in.weight)[0]
+    unet.enable_gradient_checkpointing()
+    checkpointed = torch.autograd.grad(unet(x, 5).sample.sum(), unet.conv_in.weight)[0]
+    torch.testing.assert_close(checkpointed, plain)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sample_size": 18}, "divisible by 4: got 18 x 18"),
+        ({"block_out_channels": (32, 48, 64)}, "divisible by norm_num_groups=32, got 48"),
+        ({"layers_per_block": (1, 2)}, r"one per stage \(3\)"),
+        ({"layers_per_block": 0}, "at least 1"),
+        ({"decoder_exit": "late"}, "one of early, full, got 'late'"),
+        ({"num_attention_heads": 5}, "divisible by num_attention_heads=5, got 64"),
+    ],
+)
+def test_impossible_networks_are_explained(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small_unet(**changes)

@@ -1,0 +1,162 @@
+"""SSDPipeline: sampling, reproducibility, saving and loading."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler, DiffusionPipeline
+
+from flexi_unet import FlexiUNet2DModel
+from ssd import SSDPipeline, SSDScheduler
+from ssd.seeding import torch_generator
+
+
+def small_pipeline(**unet_settings) -> SSDPipeline:
+    torch.manual_seed(0)
+    unet = FlexiUNet2DModel(16, block_out_channels=(32, 64, 64), attention_resolutions=(8,), **unet_settings)
+    for parameter in unet.parameters():
+        if parameter.abs().max() == 0:
+            torch.nn.init.normal_(parameter, std=0.05)
+    pipeline = SSDPipeline(unet.eval(), SSDScheduler(sample_size=16, num_levels=3))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> SSDPipeline:
+    return small_pipeline()
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_output_types(pipeline) -> None:
+    results = {
+        kind: pipeline(2, num_inference_steps=5, generator=seeded(), output_type=kind).images
+        for kind in ("pil", "np", "pt", "latent")
+    }
+    assert results["pt"].shape == results["latent"].shape == (2, 3, 16, 16)
+    assert results["np"].shape == (2, 16, 16, 3)
+    assert results["pil"][0].size == (16, 16)
+    np.testing.assert_allclose(results["np"], results["pt"].permute(0, 2, 3, 1).numpy())
+    np.testing.assert_array_equal(np.array(results["pil"][1]), (results["np"][1] * 255).round().astype("uint8"))
+    torch.testing.assert_close(results["pt"], (results["latent"] / 2 + 0.5).clamp(0, 1))
+    assert isinstance(pipeline(1, num_inference_steps=3, return_dict=False), tuple)
+
+
+def test_same_pixels_in_a_new_process(pipeline, tmp_path) -> None:
+    here = pipeline(2, num_inference_steps=6, generator=seeded(3), output_type="np").images
+    pipeline.save_pretrained(tmp_path)
+    code = (
+        "import sys, numpy as np, torch\n"
+        "from ssd import SSDPipeline\n"
+        "pipe = SSDPipeline.from_pretrained(sys.argv[1])\n"
+        "images = pipe(2, num_inference_steps=6, generator=torch.Generator().manual_seed(3), output_type='np').images\n"
+        "np.save(sys.argv[1] + '/images.npy', images)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), here)
+    assert isinstance(DiffusionPipeline.from_pretrained(tmp_path), SSDPipeline)
+    assert not list(tmp_path.rglob("*.bin")), "only safetensors is written"
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_an_image_does_not_depend_on_its_batch(pipeline, eta: float) -> None:
+    def images(indices):
+        generators = [torch_generator(7, "image", i) for i in indices]
+        return pipeline(len(indices), num_inference_steps=8, eta=eta, generator=generators, output_type="pil").images
+
+    together = images(range(7))
+    for indices in ([3], [3, 4], [5, 3, 0]):
+        np.testing.assert_array_equal(np.array(images(indices)[indices.index(3)]), np.array(together[3]))
+
+
+def test_callback_sees_the_image_grow_and_may_change_it(pipeline) -> None:
+    sizes, predictions = [], []
+
+    def watch(pipe, index, timestep, tensors):
+        sizes.append(tensors["latents"].shape[-1])
+        predictions.append(tensors["pred_original_sample"].shape[-1])
+
+    pipeline(
+        1,
+        num_inference_steps=12,
+        callback_on_step_end=watch,
+        callback_on_step_end_tensor_inputs=["latents", "pred_original_sample"],
+    )
+    assert sizes == predictions == sorted(sizes)
+    assert set(sizes) == {4, 8, 16}
+    assert pipeline.num_timesteps == len(sizes) == 12
+    zero = pipeline(
+        1,
+        num_inference_steps=3,
+        output_type="latent",
+        callback_on_step_end=lambda pipe, i, t, tensors: {"latents": torch.zeros_like(tensors["latents"])},
+    ).images
+    assert zero.abs().max() == 0
+
+
+def test_given_latents_replace_the_first_draw(pipeline) -> None:
+    latents = torch.randn(1, 3, 4, 4, generator=seeded())
+    a, b = (
+        pipeline(1, num_inference_steps=5, latents=latents, generator=seeded(1), output_type="pt").images
+        for _ in range(2)
+    )
+    assert torch.equal(a, b)
+
+
+def test_guidance_is_the_linear_extrapolation() -> None:
+    pipeline = small_pipeline(num_class_embeds=4)
+    x, labels = torch.randn(2, 3, 8, 8), torch.tensor([0, 2])
+    conditional = pipeline._predict(x, 600, (8, 8), labels, 1.0)
+    unconditional = pipeline._predict(x, 600, (8, 8), torch.tensor([3, 3]), 1.0)
+    guided = pipeline._predict(x, 600, (8, 8), labels, 2.5)
+    torch.testing.assert_close(guided, unconditional + 2.5 * (conditional - unconditional))
+    assert pipeline(2, num_inference_steps=3, class_labels=[0, 2], guidance_scale=2.0, output_type="pt").images.shape
+
+
+def test_half_precision_network(pipeline) -> None:
+    half = small_pipeline().to(torch.bfloat16)
+    images = half(2, num_inference_steps=4, generator=seeded(), output_type="latent").images
+    assert images.dtype == torch.float32  # the state keeps full precision
+    expected = pipeline(2, num_inference_steps=4, generator=seeded(), output_type="latent").images
+    assert (images - expected).abs().mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "at least 1"),
+        ({"output_type": "jpeg"}, "one of pil, np, pt, latent"),
+        ({"batch_size": 2, "generator": [torch.Generator()]}, "1 generators for 2 images"),
+        ({"latents": torch.zeros(1, 3, 8, 8)}, r"\(1, 3, 4, 4\), got \(1, 3, 8, 8\)"),
+        ({"class_labels": [1]}, "unconditional"),
+        ({"guidance_scale": 2.0}, "class-conditional model"),
+        ({"callback_on_step_end_tensor_inputs": ["noise"]}, "may hold latents, pred_original_sample"),
+        ({"num_inference_steps": 2}, r"in 3\.\.1000"),
+    ],
+)
+def test_wrong_arguments_are_explained(pipeline, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipeline(**({"num_inference_steps": 5} | arguments))
+
+
+def test_class_labels_are_checked() -> None:
+    pipeline = small_pipeline(num_class_embeds=4)
+    with pytest.raises(ValueError, match=r"give 2 class_labels, integers in 0\.\.3"):
+        pipeline(2, num_inference_steps=3)
+    with pytest.raises(ValueError, match=r"2 integers in 0\.\.3, got \[0, 4\]"):
+        pipeline(2, num_inference_steps=3, class_labels=[0, 4])
+
+
+def test_components_must_fit() -> None:
+    unet = FlexiUNet2DModel(sample_size=16, block_out_channels=(32, 32))
+    with pytest.raises(TypeError, match="needs an SSDScheduler, got DDPMScheduler"):
+        SSDPipeline(unet, DDPMScheduler())
+    with pytest.raises(ValueError, match="finest stages"):
+        SSDPipeline(unet, SSDScheduler(sample_size=32, num_levels=2))
+    with pytest.raises(ValueError, match="finest stages"):
+        SSDPipeline(unet, SSDScheduler(sample_size=16, num_levels=3))

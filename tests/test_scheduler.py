@@ -1,0 +1,195 @@
+"""SSDScheduler: diffusers' interface, and equality with diffusers' own schedulers in one level."""
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssd import SSDScheduler
+
+
+def images(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def exact(scheduler):
+    """A scheduler of diffusers with its tables in float64: its own float32 tables are off by up to 2e-4 at small t."""
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    scheduler.alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+    scheduler.one = scheduler.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
+    return scheduler
+
+
+def test_one_level_is_ddpm_at_every_timestep() -> None:
+    ours = SSDScheduler(sample_size=8, num_levels=1)
+    stock = DDPMScheduler(prediction_type="sample", variance_type="fixed_small")
+    reference = exact(DDPMScheduler(prediction_type="sample", variance_type="fixed_small"))
+    x_0, x_t = images(2, 3, 8, 8), images(2, 3, 8, 8, seed=1)
+    for t in range(999, -1, -1):
+
+        def step(scheduler, dtype=torch.float32, t=t):
+            generator = torch.Generator().manual_seed(t)
+            return scheduler.step(x_0.to(dtype), t, x_t.to(dtype), generator=generator).prev_sample
+
+        expected = step(reference, torch.float64)
+        torch.testing.assert_close(step(ours, torch.float64), expected, atol=1e-10, rtol=0)
+        torch.testing.assert_close(step(ours), step(stock), atol=1e-5 if t >= 50 else 5e-4, rtol=0)
+
+
+@pytest.mark.parametrize("number", [10, 50])
+def test_one_level_with_fewer_steps_is_ddpm(number: int) -> None:
+    ours, theirs = SSDScheduler(sample_size=8, num_levels=1), exact(DDPMScheduler(prediction_type="sample"))
+    theirs.set_timesteps(number)
+    ours.set_timesteps(timesteps=theirs.timesteps.tolist())
+    x_0, x_t = images(2, 3, 8, 8).double(), images(2, 3, 8, 8, seed=1).double()
+    for t in theirs.timesteps:
+        expected = theirs.step(x_0, t, x_t, generator=torch.Generator().manual_seed(0)).prev_sample
+        found = ours.step(x_0, t, x_t, generator=torch.Generator().manual_seed(0)).prev_sample
+        torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("number", [10, 1000])
+def test_one_level_with_eta_zero_is_ddim(number: int) -> None:
+    ours = SSDScheduler(sample_size=8, num_levels=1)
+    theirs = exact(DDIMScheduler(prediction_type="sample", set_alpha_to_one=True))
+    theirs.set_timesteps(number)
+    ours.set_timesteps(timesteps=theirs.timesteps.tolist())
+    x_0, x_t = images(2, 3, 8, 8).double(), images(2, 3, 8, 8, seed=1).double()
+    for t in theirs.timesteps:
+        expected = theirs.step(x_0.clamp(-1, 1), t, x_t, eta=0.0).prev_sample
+        torch.testing.assert_close(ours.step(x_0, t, x_t, eta=0.0).prev_sample, expected, atol=1e-10, rtol=0)
+
+
+@given(
+    levels=st.integers(1, 5),
+    number=st.integers(1, 1000),
+    curve=st.sampled_from(["equal", "convex_decay", "sigmoid_like", "tanh_like"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_exactly_the_asked_number_of_timesteps_with_all_level_changes(levels: int, number: int, curve: str) -> None:
+    scheduler = SSDScheduler(sample_size=16, num_levels=levels, resolution_schedule=curve, resolution_gamma=2)
+    if number < levels:
+        with pytest.raises(ValueError, match=rf"in {levels}\.\.1000.*got {number}"):
+            scheduler.set_timesteps(number)
+        return
+    scheduler.set_timesteps(number)
+    timesteps = scheduler.timesteps.tolist()
+    assert len(timesteps) == number == scheduler.num_inference_steps
+    assert timesteps[0] == 999
+    assert timesteps == sorted(set(timesteps), reverse=True)
+    assert set(scheduler.process.resolution.level_changes) <= set(timesteps)
+
+
+def test_previous_timestep_walks_the_chain_down_to_the_clean_image() -> None:
+    scheduler = SSDScheduler(sample_size=16, num_levels=3)
+    assert scheduler.previous_timestep(0) == -1
+    assert scheduler.previous_timestep(torch.tensor(500)) == 499
+    scheduler.set_timesteps(timesteps=[999, 555, 10])
+    assert [scheduler.previous_timestep(t) for t in (999, 700, 555, 10, 3)] == [555, 555, 10, -1, -1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "exactly one"),
+        ({"num_inference_steps": 5, "timesteps": [3, 1]}, "exactly one"),
+        ({"timesteps": [1, 3]}, "strictly descending"),
+        ({"timesteps": [3, 3]}, "strictly descending"),
+        ({"timesteps": [1000, 3]}, r"in 0\.\.999"),
+        ({"timesteps": []}, "at least one"),
+        ({"num_inference_steps": 1001}, r"in 3\.\.1000"),
+    ],
+)
+def test_wrong_timesteps_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SSDScheduler(sample_size=16, num_levels=3).set_timesteps(**arguments)
+
+
+def test_sizes_grow_along_the_chain() -> None:
+    scheduler = SSDScheduler(sample_size=(24, 16), num_levels=3)
+    assert scheduler.resolutions == [(24, 16), (12, 8), (6, 4)]
+    scheduler.set_timesteps(20)
+    sample = images(1, 3, 6, 4)
+    for t in scheduler.timesteps:
+        size = scheduler.size_at(scheduler.previous_timestep(t))
+        output = scheduler.step(images(1, 3, *size), t, sample, generator=torch.Generator().manual_seed(0))
+        sample = output.prev_sample
+        assert sample.shape[-2:] == output.pred_original_sample.shape[-2:] == size
+    assert size == (24, 16)
+    torch.testing.assert_close(sample, output.pred_original_sample)  # the last step returns the prediction
+
+
+def test_step_is_a_pure_function_and_follows_the_generators() -> None:
+    scheduler = SSDScheduler(sample_size=16, num_levels=2)
+    output, sample = images(2, 3, 16, 16), images(2, 3, 8, 8, seed=1)
+
+    def step(seeds: list[int], rows: slice = slice(None)) -> torch.Tensor:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return scheduler.step(output[rows], 750, sample[rows], generator=generators).prev_sample
+
+    assert torch.equal(step([1, 2]), step([1, 2]))
+    torch.testing.assert_close(step([1, 2])[1:], step([2], slice(1, 2)))
+    assert not torch.allclose(step([1, 2]), step([1, 3]))
+
+
+def test_half_precision_state_stays_half_and_close() -> None:
+    scheduler = SSDScheduler(sample_size=16, num_levels=2)
+    output, sample = images(2, 3, 16, 16), images(2, 3, 8, 8, seed=1)
+    full = scheduler.step(output, 750, sample, generator=torch.Generator().manual_seed(0)).prev_sample
+    half = scheduler.step(
+        output.bfloat16(), 750, sample.bfloat16(), generator=torch.Generator().manual_seed(0)
+    ).prev_sample
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), full, atol=0.05, rtol=0)
+
+
+def test_clipping_and_tuple_output() -> None:
+    scheduler = SSDScheduler(sample_size=8, num_levels=1, clip_sample_range=0.5)
+    output, sample = images(1, 3, 8, 8) * 3, images(1, 3, 8, 8, seed=1)
+    _, prediction = scheduler.step(output, 500, sample, return_dict=False)
+    assert prediction.abs().max() == 0.5
+    free = SSDScheduler(sample_size=8, num_levels=1, clip_sample=False)
+    assert torch.equal(free.step(output, 500, sample).pred_original_sample, output)
+
+
+def test_wrong_sizes_say_what_is_expected() -> None:
+    scheduler = SSDScheduler(sample_size=16, num_levels=2)
+    with pytest.raises(ValueError, match=r"At timestep 750 \(next: 749\) model_output must be \(16, 16\)"):
+        scheduler.step(images(1, 3, 8, 8), 750, images(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"sample must be \(8, 8\)"):
+        scheduler.step(images(1, 3, 16, 16), 750, images(1, 3, 16, 16))
+
+
+def test_add_noise_is_the_marginal() -> None:
+    scheduler = SSDScheduler(sample_size=16, num_levels=2)
+    x_0, noise = images(2, 3, 16, 16), images(2, 3, 8, 8, seed=1)
+    noisy = scheduler.add_noise(x_0, noise, torch.tensor([800, 900]))
+    assert torch.equal(noisy, scheduler.process.marginal_sample(x_0, torch.tensor([800, 900]), noise))
+
+
+@pytest.mark.parametrize("sample_size", [16, (24, 16)])
+def test_config_round_trip(tmp_path, sample_size) -> None:
+    scheduler = SSDScheduler(sample_size=sample_size, num_levels=3, resolution_gamma=0.7, downsample_kernel="area")
+    scheduler.save_pretrained(tmp_path)
+    again = SSDScheduler.from_pretrained(tmp_path)
+    public = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
+    assert {name: again.config[name] for name in public} == public
+    assert again.resolutions == scheduler.resolutions
+    assert again.compatibles == [SSDScheduler]
+    assert len(again) == 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prediction_type": "epsilon"}, "must be 'sample', got 'epsilon'"),
+        ({"sample_size": 32, "num_levels": 7}, "use at most 6 levels"),
+        ({"downsample_kernel": "cubic"}, "choose one of"),
+        ({"beta_schedule": "cosine"}, "choose one of"),
+        ({"resolution_schedule": "tanh_like"}, "resolution_gamma >= 1"),
+    ],
+)
+def test_wrong_configurations_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SSDScheduler(**arguments)
