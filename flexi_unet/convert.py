@@ -219,7 +219,7 @@ def _check_kind(weights: Weights, modules: set[str], has_adapters: bool) -> None
             f"found {examples}."
         )
     widths = {
-        tensor.shape[0]
+        tensor.numel()
         for name, tensor in weights.items()
         if re.fullmatch(r"input_blocks\.\d+\.0\.out_layers\.3\.bias", name)
     }
@@ -514,7 +514,7 @@ def main(arguments: list[str] | None = None) -> None:
             resolution_gamma=config.gamma,
         )
         pipeline = SSDPipeline(unet, scheduler)
-        origin = _origin(config, step)
+        origin = _origin(config, step, unet.config.num_class_embeds)
     with exit_on_usage_error(OSError):
         save_pipeline(pipeline, out)
         (out / "README.md").write_text(model_card(pipeline, config.out, origin, LICENCE), encoding="utf-8")
@@ -556,7 +556,7 @@ def _convert_for_command(config: ConvertConfig, weights: Weights) -> FlexiUNet2D
     return build_unet(unet_config, state_dict)
 
 
-def _origin(config: ConvertConfig, step: int | None) -> dict[str, str]:
+def _origin(config: ConvertConfig, step: int | None, num_classes: int | None) -> dict[str, str]:
     """Where the weights come from, for the model card."""
     facts = {
         "Source": "a checkpoint of https://github.com/prateksha/ScaleSpaceDiffusion, the paper's own code",
@@ -567,6 +567,8 @@ def _origin(config: ConvertConfig, step: int | None) -> dict[str, str]:
     }
     if config.adapter_copies != "equal":
         facts["Copies of shared adapters"] = config.adapter_copies
+    if num_classes:  # guided-diffusion never leaves the class out, so that no embedding stands for "no class"
+        facts["Guidance"] = "not trained without a class: keep guidance_scale at 1"
     return facts
 
 

@@ -66,6 +66,7 @@ def main() -> None:
         if config.num < 2:
             raise UsageError(f"--num must be at least 2, got {config.num}: a covariance needs two images.")
         pipeline = load_pipeline(config.model, config.device)
+        config.check(pipeline)
         height, width = pipeline.scheduler.size_at(-1)
         if height != width:
             raise UsageError(f"Reference data are square, but the model makes {height} x {width} images.")

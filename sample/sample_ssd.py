@@ -61,6 +61,7 @@ def main() -> None:
         if not (config.grid or config.animation or config.out):
             raise UsageError("Nothing to write: give at least one of --grid FILE, --animation FILE and --out FOLDER.")
         pipeline = load_pipeline(config.model, config.device)
+        config.check(pipeline)
         written = sample(config, pipeline)
     for path in written:
         print(f"wrote {path}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import logging
 from tqdm.auto import tqdm
 
 from .errors import UsageError
@@ -44,6 +45,13 @@ class SamplingSettings:
         if not 0 <= self.eta <= 1:
             raise UsageError(f"--eta must be in [0, 1], got {self.eta}.")
 
+    def check(self, pipeline: SSDPipeline) -> None:
+        """Raise a `UsageError` if `pipeline` cannot take this number of steps."""
+        try:
+            pipeline.scheduler.set_timesteps(self.steps)
+        except ValueError as error:
+            raise UsageError(f"--steps {self.steps} does not fit this model: {error}") from error
+
 
 def load_pipeline(model: str, device: str | None = None) -> SSDPipeline:
     """Load a saved pipeline to `device` (default: the accelerator if there is one, else the CPU).
@@ -58,10 +66,13 @@ def load_pipeline(model: str, device: str | None = None) -> SSDPipeline:
         raise UsageError(
             f"--model {model} is no pipeline: give a folder with model_index.json, such as a finished run's --out."
         )
+    logging.disable_progress_bar()  # of the loading, which takes a moment
     try:
         pipeline = SSDPipeline.from_pretrained(folder)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UsageError(f"--model {model} cannot be loaded as an SSDPipeline: {error}") from error
+    finally:
+        logging.enable_progress_bar()
     if device is None:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = accelerator.type if accelerator is not None else "cpu"

@@ -43,8 +43,8 @@ def main() -> None:
         config = parse_train_config(description=__doc__)
         torch.manual_seed(config.seed)  # of the network's first weights
         checkpoint = check_out_folder(config)
-        scheduler = build_scheduler(config)
         unet = build_unet(config)
+        scheduler = build_scheduler(config)
         dataset = open_dataset(config.data, config.res)
         accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
