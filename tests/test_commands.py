@@ -96,27 +96,15 @@ def test_a_folder_of_images_trains(image_folder, tmp_path, run_command) -> None:
 
 
 def test_sample_grids_are_drawn_on_the_way(tmp_path, run_command) -> None:
-    flags = [
-        "--data",
-        "digits",
-        "--out",
-        tmp_path / "x",
-        "--max_steps",
-        "2",
-        "--sample_every",
-        "1",
-        "--sample_steps",
-        "2",
-    ]
-    assert run_command(TRAIN, *TINY, *flags).code == 0
+    flags = [*TINY, "--data", "digits", "--out", tmp_path / "x", "--max_steps", "2"]
+    assert run_command(TRAIN, *flags, "--sample_every", "1", "--sample_steps", "2").code == 0
     names = [path.name for path in sorted((tmp_path / "x" / "samples").iterdir())]
     assert names == ["step_00000001.png", "step_00000002.png"]
 
 
 def test_dry_run_says_everything_and_writes_nothing(tmp_path, run_command) -> None:
-    done = run_command(
-        TRAIN, *TINY, "--data", "digits", "--out", tmp_path / "x", "--max_steps", "2", "--dry_run", "true"
-    )
+    flags = [*TINY, "--data", "digits", "--out", tmp_path / "x", "--max_steps", "2"]
+    done = run_command(TRAIN, *flags, "--dry_run", "true")
     assert done.code == 0
     for part in ("max_steps: 2", "16 x 16", "8 x 8 -> 16 x 16", "GFLOPs", "M parameters", "log.csv", "1797 images"):
         assert part in done.out
