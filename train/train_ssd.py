@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,9 @@ def main() -> None:
             # A route uses only its part of the network.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
+    if accelerator.device.type == "cpu":
+        cores = len(os.sched_getaffinity(0)) // accelerator.num_processes
+        torch.set_num_threads(config.cpu_threads or max(1, cores))
     if accelerator.is_main_process:
         print(summarize(config, unet, scheduler, len(dataset)))  # type: ignore[arg-type]
     if config.dry_run:

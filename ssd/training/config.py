@@ -77,6 +77,9 @@ class TrainConfig:
         no, bf16 or fp16 autocast of the network.
     seed : int
         Of everything random.
+    cpu_threads : int, optional
+        Threads per process when training on the CPU. Default: its cores, shared by the processes (the launcher
+        alone would give each process one thread).
     num_workers : int
         Processes that load images; 0 loads in the training process.
     log_every : int
@@ -121,6 +124,7 @@ class TrainConfig:
     random_flip: bool = True
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     seed: int = 0
+    cpu_threads: int | None = None
     num_workers: int = 4
     log_every: int = 50
     sample_every: int = 5000
@@ -151,6 +155,7 @@ class TrainConfig:
             _require(name, getattr(self, name), getattr(self, name) > 0, "positive")
         for name in ("dropout", "ema_decay"):
             _require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "in [0, 1)")
+        _require("cpu_threads", self.cpu_threads or 1, (self.cpu_threads or 1) >= 1, "at least 1")
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite contradict each other: give one of them.")
 

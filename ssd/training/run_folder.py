@@ -23,7 +23,7 @@ WRITTEN: dict[str, str] = {
 }
 _OWNED = (CONFIG_FILE, "checkpoints", "samples", "log.csv", "tensorboard", *PIPELINE_PARTS)
 _MAY_CHANGE = {
-    *("out", "max_steps", "mixed_precision", "num_workers", "log_every", "sample_every", "sample_steps"),
+    *("out", "max_steps", "mixed_precision", "num_workers", "cpu_threads", "log_every", "sample_every", "sample_steps"),
     *("save_every", "keep", "resume", "overwrite", "dry_run"),
 }
 """Settings that may differ when a run continues; all others define what it computes."""
