@@ -13,7 +13,7 @@ from .process import ScaleSpaceProcess
 def training_pair(
     process: ScaleSpaceProcess, x_0: torch.Tensor, t: torch.Tensor, noise: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Input and target of the network: x_t, and the clean image at the next resolution, D_s x_0 with s = t - 1.
+    """Input and target of the network: x_t, and the clean image at the next resolution, that of s = t - 1.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def training_pair(
     target : torch.Tensor
         (B, C, H, W).
     """
-    return process.marginal_sample(x_0, t, noise), process.degrade(x_0, t - 1)
+    return process.marginal_sample(x_0, t, noise), process.target(x_0, t - 1)
 
 
 def min_snr_loss(

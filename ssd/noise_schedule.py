@@ -46,6 +46,29 @@ def make_betas(name: str = "linear", num_timesteps: int = 1000, start: float = 1
     raise ValueError(f"Unknown beta schedule {name!r}; choose one of {', '.join(BETA_SCHEDULES)}.")
 
 
+def make_blur_widths(num_timesteps: int, sigma_max: float) -> torch.Tensor:
+    """Width of the accumulated blur, sigma_B(t) = sigma_max sin^2(pi tau / 2) with tau = t / (T - 1).
+
+    The schedule of blurring diffusion (arXiv:2209.05557, section 4.2).
+
+    Parameters
+    ----------
+    num_timesteps : int
+        T.
+    sigma_max : float
+        Width at t = T-1 in pixels of the full resolution, >= 0.
+
+    Returns
+    -------
+    torch.Tensor
+        (T + 1,), float64; the clean image's 0 stands last, at index -1.
+    """
+    if sigma_max < 0:
+        raise ValueError(f"blur_sigma_max cannot be negative, got {sigma_max}.")
+    tau = torch.arange(num_timesteps, dtype=torch.float64) / max(num_timesteps - 1, 1)
+    return torch.cat([sigma_max * torch.sin(math.pi / 2 * tau) ** 2, torch.zeros(1, dtype=torch.float64)])
+
+
 @dataclass(frozen=True)
 class NoiseSchedule:
     """a_t and sigma_t for t = -1..T-1.

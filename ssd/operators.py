@@ -1,6 +1,6 @@
-"""Linear operators on images, with adjoint and singular value decomposition.
+"""Linear operators on images: the degradations of the process.
 
-Shape letters: B batch, C channels; H W the operator's input size, h w its output size; r_h r_w ranks per axis.
+Shape letters: B batch, C channels; H W the operator's input size, h w its output size.
 
 A separable operator acts on rows and columns by two small matrices,
 
@@ -13,74 +13,15 @@ V_h (x) V_w: two tiny decompositions in float64 give everything in closed form (
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 
+from .kernels import KERNELS, dct_matrix, heat_gains
+from .lanczos import KrylovForm
 from .resolution_schedule import Size
-
-
-class AxisMatrices:
-    """A_h (x) A_w: one float64 matrix per axis, acting on images as A_h x A_w^T.
-
-    Copies in the dtype and on the device of the images are made once and kept.
-    """
-
-    def __init__(self, matrix_h: torch.Tensor, matrix_w: torch.Tensor) -> None:
-        self.matrix_h, self.matrix_w = matrix_h.to(torch.float64), matrix_w.to(torch.float64)
-        self._cast: dict[tuple[torch.device, torch.dtype], tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def _like(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        key = (x.device, x.dtype)
-        if key not in self._cast:
-            self._cast[key] = (self.matrix_h.to(x), self.matrix_w.to(x))
-        return self._cast[key]
-
-    def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """A_h x A_w^T."""
-        left, right = self._like(x)
-        return left @ x @ right.T
-
-    def apply_transposed(self, y: torch.Tensor) -> torch.Tensor:
-        """A_h^T y A_w."""
-        left, right = self._like(y)
-        return left.T @ y @ right
-
-
-class IdentityMatrices(AxisMatrices):
-    """The identity on both axes, at no cost."""
-
-    def __init__(self) -> None:
-        super().__init__(torch.empty(0, 0), torch.empty(0, 0))
-
-    def apply(self, x: torch.Tensor) -> torch.Tensor:
-        return x
-
-    def apply_transposed(self, y: torch.Tensor) -> torch.Tensor:
-        return y
-
-
-@dataclass(frozen=True)
-class SpectralForm:
-    """Thin singular value decomposition D = U diag(lambda) V^T of a linear operator on images.
-
-    Attributes
-    ----------
-    singular_values : torch.Tensor
-        lambda_ij >= 0, shape (r_h, r_w), float64.
-    u, v : AxisMatrices
-        Orthonormal singular bases: `u.apply` maps (..., r_h, r_w) -> (..., h, w), `v.apply` maps
-        (..., r_h, r_w) -> (..., H, W); `apply_transposed` goes back.
-    has_null_space : bool
-        Whether some direction of the input is lost: rank below H W.
-    """
-
-    singular_values: torch.Tensor
-    u: AxisMatrices
-    v: AxisMatrices
-    has_null_space: bool
+from .spectral import AxisMatrices, IdentityMatrices, SpectralCalculus, SpectralForm
 
 
 class LinearOperator(ABC):
@@ -102,19 +43,21 @@ class LinearOperator(ABC):
     def adjoint(self, y: torch.Tensor) -> torch.Tensor:
         """D^T y: (..., h, w) -> (..., H, W)."""
 
-    @abstractmethod
-    def compose(self, inner: LinearOperator) -> LinearOperator:
-        """The operator x -> self(inner(x))."""
-
     @property
     @abstractmethod
-    def spectral(self) -> SpectralForm:
-        """The thin singular value decomposition, in float64, computed once."""
+    def spectral(self) -> SpectralCalculus:
+        """Functions of the operator's singular values, for covariances and gains."""
+
+    def compose(self, inner: LinearOperator) -> LinearOperator:
+        """The operator x -> self(inner(x))."""
+        if isinstance(inner, IdentityOperator):
+            return self
+        return ComposedOperator(self, inner)
 
     def to_dense(self) -> torch.Tensor:
-        """The matrix of the operator on flattened images: shape (h w, H W), float64. For tests and study."""
+        """The matrix on flattened images: (h w, H W), float64. For tests and study."""
         height, width = self.in_size
-        basis = torch.eye(height * width, dtype=torch.float64).view(-1, height, width)
+        basis = torch.eye(height * width, dtype=torch.float64).view(-1, 1, height, width)
         return self.forward(basis).flatten(1).T
 
     def _check(self, x: torch.Tensor, size: Size) -> None:
@@ -126,7 +69,7 @@ class LinearOperator(ABC):
 
 
 class IdentityOperator(LinearOperator):
-    """D = I on images of `size`: no change of resolution (DDPM)."""
+    """D = I on images of `size`: no degradation but noise (DDPM)."""
 
     def __init__(self, size: Size) -> None:
         self.in_size = self.out_size = (size[0], size[1])
@@ -145,16 +88,22 @@ class IdentityOperator(LinearOperator):
     @cached_property
     def spectral(self) -> SpectralForm:
         ones = torch.ones(self.in_size, dtype=torch.float64)
-        return SpectralForm(ones, IdentityMatrices(), IdentityMatrices(), has_null_space=False)
+        return SpectralForm(ones, IdentityMatrices(), IdentityMatrices(), self.in_size)
 
 
 class SeparableOperator(LinearOperator):
-    """D x = R_h x R_w^T for 1-D matrices R_h (h, H) and R_w (w, W), kept in float64."""
+    """D x = R_h x R_w^T for 1-D matrices.
+
+    Parameters
+    ----------
+    matrix_h, matrix_w : torch.Tensor
+        R_h (h, H) and R_w (w, W), or (B, 1, ..) for one operator per image; kept in float64.
+    """
 
     def __init__(self, matrix_h: torch.Tensor, matrix_w: torch.Tensor) -> None:
         self.matrices = AxisMatrices(matrix_h, matrix_w)
-        self.in_size = (matrix_h.shape[1], matrix_w.shape[1])
-        self.out_size = (matrix_h.shape[0], matrix_w.shape[0])
+        self.in_size = (matrix_h.shape[-1], matrix_w.shape[-1])
+        self.out_size = (matrix_h.shape[-2], matrix_w.shape[-2])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self._check(x, self.in_size)
@@ -165,54 +114,122 @@ class SeparableOperator(LinearOperator):
         return self.matrices.apply_transposed(y)
 
     def compose(self, inner: LinearOperator) -> LinearOperator:
-        if isinstance(inner, IdentityOperator):
-            return self
-        if not isinstance(inner, SeparableOperator):
-            raise TypeError(f"A separable operator composes with separable operators, got {inner!r}.")
-        outer, first = self.matrices, inner.matrices
-        return SeparableOperator(outer.matrix_h @ first.matrix_h, outer.matrix_w @ first.matrix_w)
+        if isinstance(inner, SeparableOperator):
+            outer, first = self.matrices, inner.matrices
+            return SeparableOperator(outer.matrix_h @ first.matrix_h, outer.matrix_w @ first.matrix_w)
+        return super().compose(inner)
 
     @cached_property
     def spectral(self) -> SpectralForm:
         u_h, s_h, vt_h = torch.linalg.svd(self.matrices.matrix_h, full_matrices=False)
         u_w, s_w, vt_w = torch.linalg.svd(self.matrices.matrix_w, full_matrices=False)
-        singular_values = torch.outer(s_h, s_w)
-        # What is zero up to round-off is zero: the posterior treats the null space apart.
-        singular_values[singular_values <= 1e-13 * singular_values.max()] = 0
-        rank = int((singular_values > 0).sum())
-        return SpectralForm(
-            singular_values,
-            AxisMatrices(u_h, u_w),
-            AxisMatrices(vt_h.T, vt_w.T),
-            has_null_space=rank < self.in_size[0] * self.in_size[1],
-        )
+        return SpectralForm(_outer(s_h, s_w), AxisMatrices(u_h, u_w), AxisMatrices(vt_h.mT, vt_w.mT), self.in_size)
 
 
-def _bilinear_matrix(in_length: int, out_length: int) -> torch.Tensor:
-    """Antialiased bilinear resize along one axis, read off `F.interpolate` on the identity."""
-    columns = torch.eye(in_length, dtype=torch.float64)[None, None]  # (1, 1, H, H), one image per column
-    resized = F.interpolate(columns, size=(out_length, in_length), mode="bilinear", antialias=True, align_corners=False)
-    return resized[0, 0]
+class Blur(SeparableOperator):
+    """Gaussian blur with reflecting borders: the heat equation, diagonal in the cosine basis.
+
+    Parameters
+    ----------
+    size : (height, width)
+    sigma : float or torch.Tensor
+        Width in pixels, >= 0; a tensor (B,) gives every image its own.
+    """
+
+    def __init__(self, size: Size, sigma: float | torch.Tensor) -> None:
+        sigma = torch.as_tensor(sigma, dtype=torch.float64)
+        if bool((sigma < 0).any()):
+            raise ValueError(f"The width of a blur cannot be negative, got {sigma.tolist()}.")
+        self._gains = heat_gains(size, sigma)
+        self._cosines = dct_matrix(size[0]), dct_matrix(size[1])
+        cos_h, cos_w = self._cosines
+        gain_h, gain_w = self._gains
+        super().__init__(cos_h.T @ (gain_h[..., :, None] * cos_h), cos_w.T @ (gain_w[..., :, None] * cos_w))
+
+    @cached_property
+    def spectral(self) -> SpectralForm:
+        basis = AxisMatrices(self._cosines[0].T, self._cosines[1].T)
+        return SpectralForm(_outer(*self._gains), basis, basis, self.in_size)
 
 
-def _area_matrix(in_length: int, out_length: int) -> torch.Tensor:
-    """Mean over blocks: up to scale the orthogonal Haar projection. Needs a whole reduction factor."""
-    if in_length % out_length:
-        raise ValueError(f"The area kernel needs a whole reduction factor, got {in_length} -> {out_length}.")
-    factor = in_length // out_length
-    return torch.eye(out_length, dtype=torch.float64).repeat_interleave(factor, dim=1) / factor
+class ImplicitOperator(LinearOperator):
+    """Any linear function of images; its adjoint by vector-Jacobian product, its spectrum by Lanczos.
+
+    Parameters
+    ----------
+    function : callable
+        Linear, differentiable by torch, (N, 1, H, W) -> (N, 1, h, w), in the dtype of its input.
+    in_size : (height, width)
+    num_iterations : int
+        Lanczos iterations per application of a covariance or gain.
+
+    Raises
+    ------
+    ValueError
+        When the function is not linear on two random images.
+
+    Examples
+    --------
+    >>> flip = ImplicitOperator(lambda x: x.flip(-1), (4, 4))
+    >>> bool((flip.adjoint(torch.eye(4)[None, None]) == torch.eye(4).flip(-1)).all())
+    True
+    """
+
+    def __init__(
+        self, function: Callable[[torch.Tensor], torch.Tensor], in_size: Size, num_iterations: int = 40
+    ) -> None:
+        self._function = function
+        self.in_size = (in_size[0], in_size[1])
+        x, y = torch.randn(2, 1, 1, *in_size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        image = function(x)
+        self.out_size = (image.shape[-2], image.shape[-1])
+        if not torch.allclose(function(2 * x - 3 * y), 2 * image - 3 * function(y), rtol=1e-8, atol=1e-8):
+            raise ValueError("ImplicitOperator needs a linear function: f(2 x - 3 y) is not 2 f(x) - 3 f(y).")
+        self._num_iterations = num_iterations
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self._check(x, self.in_size)
+        return self._function(x.reshape(-1, 1, *self.in_size)).view(*x.shape[:-2], *self.out_size)
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        self._check(y, self.out_size)
+        flat = y.reshape(-1, 1, *self.out_size)
+        _, vjp = torch.func.vjp(self._function, flat.new_zeros(len(flat), 1, *self.in_size))
+        return vjp(flat)[0].view(*y.shape[:-2], *self.in_size)
+
+    @cached_property
+    def spectral(self) -> KrylovForm:
+        return KrylovForm(self, self._num_iterations)
 
 
-KERNELS = {"bilinear": _bilinear_matrix, "area": _area_matrix}
+class ComposedOperator(LinearOperator):
+    """outer(inner(x)) for operators whose product has no closed form; its spectrum by Lanczos."""
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator, num_iterations: int = 40) -> None:
+        if inner.out_size != outer.in_size:
+            raise ValueError(f"Cannot compose {outer!r} with {inner!r}: the sizes differ.")
+        self.outer, self.inner = outer, inner
+        self.in_size, self.out_size = inner.in_size, outer.out_size
+        self._num_iterations = num_iterations
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.outer.forward(self.inner.forward(x))
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        return self.inner.adjoint(self.outer.adjoint(y))
+
+    @cached_property
+    def spectral(self) -> KrylovForm:
+        return KrylovForm(self, self._num_iterations)
 
 
 def resize_operator(in_size: Size, out_size: Size, kernel: str = "bilinear") -> LinearOperator:
-    """Downsampling from `in_size` to `out_size` by one of `KERNELS`.
+    """Downsampling from `in_size` to `out_size`.
 
     Parameters
     ----------
     in_size, out_size : (height, width)
-    kernel : {"bilinear", "area"}
+    kernel : {"bilinear", "area", "bicubic", "lanczos3", "dct"}
         `bilinear` is antialiased with align_corners=False, as in the paper.
 
     Examples
@@ -226,3 +243,8 @@ def resize_operator(in_size: Size, out_size: Size, kernel: str = "bilinear") -> 
         return IdentityOperator(in_size)
     matrix = KERNELS[kernel]
     return SeparableOperator(matrix(in_size[0], out_size[0]), matrix(in_size[1], out_size[1]))
+
+
+def _outer(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """All products rows_i columns_j: (..., m), (..., n) -> (..., m, n)."""
+    return rows[..., :, None] * columns[..., None, :]

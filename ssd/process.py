@@ -11,67 +11,24 @@ Equations: arXiv:2603.08709, in the notation of docs/maths.md. The eta-family is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from .noise_schedule import NoiseSchedule
-from .operators import AxisMatrices, IdentityOperator, LinearOperator, resize_operator
+from .operators import Blur, IdentityOperator, LinearOperator, resize_operator
 from .resolution_schedule import ResolutionSchedule, Size
+from .spectral import Covariance
 
 Timestep = int | torch.Tensor
 """One timestep, or per-image timesteps of shape (B,) that all live on one level."""
 
-
-@dataclass(frozen=True)
-class SpectralCovariance:
-    """V diag(v) V^T + null_variance (I - V V^T): a covariance known in closed form.
-
-    Attributes
-    ----------
-    basis : AxisMatrices
-        V, orthonormal columns, (r_h, r_w) -> (H, W).
-    variances : torch.Tensor
-        v_ij >= 0, shape (r_h, r_w), or (B, 1, r_h, r_w) for per-image timesteps; float64.
-    null_variance : torch.Tensor
-        The variance of the orthogonal complement, shape () or (B, 1, 1, 1); float64.
-    size : (height, width)
-        Of the images that it describes.
-    is_zero : bool
-        Whether it vanishes, so that sampling needs no noise.
-    """
-
-    basis: AxisMatrices
-    variances: torch.Tensor
-    null_variance: torch.Tensor
-    size: Size
-    is_zero: bool
-
-    def _rescale(self, x: torch.Tensor, power: float) -> torch.Tensor:
-        """cov^power x: rescale the whole by the null space's factor, then correct inside the row space."""
-        outside = self.null_variance**power
-        inside = (self.variances**power - outside).to(x)
-        return outside.to(x) * x + self.basis.apply(inside * self.basis.apply_transposed(x))
-
-    def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """cov x for images x (..., H, W)."""
-        return self._rescale(x, 1.0)
-
-    def sqrt_apply(self, noise: torch.Tensor) -> torch.Tensor:
-        """cov^{1/2} noise with the symmetric root: white noise (..., H, W) -> noise of this covariance.
-
-        The symmetric root does not depend on the signs and order of singular vectors, so the same noise
-        gives the same image on every machine.
-        """
-        return self._rescale(noise, 0.5)
-
-    def to_dense(self) -> torch.Tensor:
-        """The covariance matrix of flattened images, shape (H W, H W), float64. One timestep only."""
-        height, width = self.size
-        identity = torch.eye(height * width, dtype=torch.float64).view(-1, height, width)
-        return self.apply(identity).flatten(1)
+MAX_CACHED_OPERATORS = 256
+"""With blur every pair of timesteps has its own operator; without, every pair of levels."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +39,19 @@ class GaussianPosterior:
     ----------
     mean : torch.Tensor
         Shape (B, C, H, W), in the dtype of x_t.
-    covariance : SpectralCovariance
+    covariance : Covariance
         Of every channel; channels are independent.
+    is_deterministic : bool
+        Whether the covariance vanishes, so that sampling needs no noise.
     """
 
     mean: torch.Tensor
-    covariance: SpectralCovariance
+    covariance: Covariance
+    is_deterministic: bool = False
 
     def sample(self, generator: torch.Generator | list[torch.Generator] | None = None) -> torch.Tensor:
         """Draw x_s: shape (B, C, H, W). A list of generators gives every image its own."""
-        if self.covariance.is_zero:
+        if self.is_deterministic:
             return self.mean
         noise = randn_tensor(
             tuple(self.mean.shape), generator=generator, device=self.mean.device, dtype=self.mean.dtype
@@ -102,19 +62,26 @@ class GaussianPosterior:
 class ScaleSpaceProcess:
     """Noise grows and resolution shrinks with t = -1 (the clean image), 0, .., T-1.
 
+    Members of the family: one level is DDPM; one level with blur is blurring diffusion with isotropic marginals;
+    several levels are SSD, with blur or without.
+
     Parameters
     ----------
     noise : NoiseSchedule
         a_t and sigma_t.
     resolution : ResolutionSchedule
         The level of every timestep.
-    kernel : str
-        Downsampling kernel between neighbouring levels, one of `ssd.operators.KERNELS`.
+    downsample : str or callable
+        The operator between neighbouring levels: a kernel, one of `ssd.kernels.KERNELS`, or a function
+        (fine size, coarse size) -> LinearOperator.
+    blur_widths : torch.Tensor, optional
+        Width of the accumulated Gaussian blur at t = 0, .., T-1 and, last, of the clean image (0), in pixels of the
+        full resolution: shape (T + 1,), never decreasing with t. Default: no blur.
 
     Raises
     ------
     ValueError
-        When the schedules disagree on T, or when theorem 1 gives no covariance for a level change.
+        When the schedules disagree on T, or when theorem 1 gives no covariance for some timestep.
 
     Examples
     --------
@@ -127,7 +94,13 @@ class ScaleSpaceProcess:
     ((8, 8), torch.Size([1, 3, 8, 8]))
     """
 
-    def __init__(self, noise: NoiseSchedule, resolution: ResolutionSchedule, kernel: str = "bilinear") -> None:
+    def __init__(
+        self,
+        noise: NoiseSchedule,
+        resolution: ResolutionSchedule,
+        downsample: str | Callable[[Size, Size], LinearOperator] = "bilinear",
+        blur_widths: torch.Tensor | None = None,
+    ) -> None:
         if noise.num_timesteps != len(resolution.levels):
             raise ValueError(
                 f"The noise schedule has {noise.num_timesteps} timesteps, "
@@ -135,11 +108,11 @@ class ScaleSpaceProcess:
             )
         self.noise = noise
         self.resolution = resolution
-        sizes = resolution.resolutions
-        self._steps = [resize_operator(fine, coarse, kernel) for fine, coarse in pairwise(sizes)]
-        self._between_levels: dict[tuple[int, int], LinearOperator] = {}
-        for t in resolution.level_changes:
-            self._check_transition(t - 1, t)
+        make = partial(resize_operator, kernel=downsample) if isinstance(downsample, str) else downsample
+        self._steps = [make(fine, coarse) for fine, coarse in pairwise(resolution.resolutions)]
+        self._heat = None if blur_widths is None else _accumulated_heat(blur_widths, noise.num_timesteps)
+        self._operators: dict[tuple[int, int], LinearOperator] = {}
+        self._check_transitions()
 
     @property
     def num_timesteps(self) -> int:
@@ -172,13 +145,27 @@ class ScaleSpaceProcess:
         fine, coarse = self.level(s), self.level(t)
         if fine > coarse:
             raise ValueError(f"operator(s, t) needs s <= t, got s={s}, t={t}.")
-        if (fine, coarse) not in self._between_levels:
-            self._between_levels[fine, coarse] = self._compose_levels(fine, coarse)
-        return self._between_levels[fine, coarse]
+        if self._heat is None:
+            return self._cached((fine, coarse), lambda: self._resize(fine, coarse))
+        if isinstance(s, int) and isinstance(t, int):
+            return self._cached((s, t), lambda: self._blur_and_resize(s, t, fine, coarse))
+        return self._blur_and_resize(s, t, fine, coarse)
 
     def degrade(self, x_0: torch.Tensor, t: Timestep) -> torch.Tensor:
         """D_t x_0: (B, C, H, W) at full resolution -> (B, C, h, w) at the size of timestep t."""
         return self.operator(-1, t).forward(x_0)
+
+    def target(self, x_0: torch.Tensor, s: Timestep) -> torch.Tensor:
+        """What a network predicts for timestep s: the sharpest image of the level of s.
+
+        Without blur it is D_s x_0, as in the paper. With blur it is the image as it enters the level, so that any
+        later D_s x_0 of this level follows from it by blurring (`blur_to`), whatever the number of sampling steps.
+        """
+        return self.degrade(x_0, self.resolution.level_starts[self.level(s)])
+
+    def blur_to(self, target: torch.Tensor, s: Timestep) -> torch.Tensor:
+        """D_s x_0 from `target(x_0, s)` or its prediction: the blur within the level of s."""
+        return self.operator(self.resolution.level_starts[self.level(s)], s).forward(target)
 
     def marginal_sample(self, x_0: torch.Tensor, t: Timestep, noise: torch.Tensor) -> torch.Tensor:
         """x_t = a_t D_t x_0 + sigma_t noise, with white noise of shape (B, C, h, w)."""
@@ -211,28 +198,29 @@ class ScaleSpaceProcess:
         if not 0 <= eta <= 1:
             raise ValueError(f"eta must be in [0, 1], got {eta}.")
         operator = self.operator(s, t)
-        spectral = operator.spectral
         sigma_s, sigma_t = self.sigma(s), self.sigma(t)
         c = self.signal(t) / self.signal(s)
-        lam = spectral.singular_values.to(sigma_s)
 
-        exact = sigma_s**2 * (1 - (sigma_s * c * lam / sigma_t) ** 2)
-        variances = torch.where(lam > 0, eta**2 * exact, sigma_s**2)
-        gain = torch.sqrt(sigma_s**2 - variances) / sigma_t
+        def kept(lam: torch.Tensor) -> torch.Tensor:
+            """k_i^2 sigma_t^2 / sigma_s^2: the share of sigma_s^2 that comes from x_t, without cancellation."""
+            return torch.where(lam > 0, (1 - eta**2) + (eta * sigma_s * c * lam / sigma_t) ** 2, 0.0)
+
+        def gain(lam: torch.Tensor) -> torch.Tensor:
+            """k_i"""
+            return sigma_s / sigma_t * kept(lam).sqrt()
+
+        def variance(lam: torch.Tensor) -> torch.Tensor:
+            """v_i"""
+            return sigma_s**2 * (1 - kept(lam))
 
         mu_s = self.signal(s).to(x_t) * x_0_at_s
         residual = x_t - c.to(x_t) * operator.forward(mu_s)
-        mean = mu_s + spectral.v.apply(gain.to(x_t) * spectral.u.apply_transposed(residual))
+        spectral = operator.spectral
         clean = isinstance(s, int) and s == -1
         return GaussianPosterior(
-            mean,
-            SpectralCovariance(
-                basis=spectral.v,
-                variances=variances,
-                null_variance=sigma_s**2,
-                size=operator.in_size,
-                is_zero=clean or (eta == 0 and not spectral.has_null_space),
-            ),
+            mean=mu_s + spectral.gain(gain, residual),
+            covariance=spectral.covariance(variance),
+            is_deterministic=clean or (eta == 0 and not spectral.has_null_space),
         )
 
     def _lookup(self, table: torch.Tensor, t: Timestep) -> torch.Tensor:
@@ -245,19 +233,65 @@ class ScaleSpaceProcess:
             raise ValueError(f"Timesteps lie in -1..{self.num_timesteps - 1} (-1 is the clean image), got {t}.")
         return t
 
-    def _compose_levels(self, fine: int, coarse: int) -> LinearOperator:
+    def _cached(self, key: tuple[int, int], make: Callable[[], LinearOperator]) -> LinearOperator:
+        if key not in self._operators:
+            if len(self._operators) >= MAX_CACHED_OPERATORS:
+                del self._operators[next(iter(self._operators))]  # the oldest
+            self._operators[key] = make()
+        return self._operators[key]
+
+    def _resize(self, fine: int, coarse: int) -> LinearOperator:
+        """From level `fine` to level `coarse`, without blur."""
         operator: LinearOperator = IdentityOperator(self.resolution.resolutions[fine])
         for step in self._steps[fine:coarse]:
             operator = step.compose(operator)
         return operator
 
-    def _check_transition(self, s: int, t: int) -> None:
-        """Theorem 1 gives a covariance only if sigma_t^2 >= sigma_s^2 lambda_max(M M^T)."""
-        operator = self.operator(s, t)
-        gain = float(self.signal(t) / self.signal(s) * operator.spectral.singular_values.max())
-        if self.sigma(t) ** 2 < (self.sigma(s) * gain) ** 2:
-            raise ValueError(
-                f"Timestep {t} is no diffusion step: {operator!r} from timestep {s} has "
-                f"sigma_t^2 = {float(self.sigma(t)) ** 2:.3e} < sigma_s^2 lambda_max(M M^T) = "
-                f"{(float(self.sigma(s)) * gain) ** 2:.3e}. Use a kernel with less gain or change level later."
-            )
+    def _blur_and_resize(self, s: Timestep, t: Timestep, fine: int, coarse: int) -> LinearOperator:
+        """Blur up to the end of each level, resize, and blur on to t: D_st D_rs = D_rt by construction."""
+        operator: LinearOperator = IdentityOperator(self.resolution.resolutions[fine])
+        now = s
+        for level in range(fine, coarse):
+            start = self.resolution.level_starts[level + 1]
+            operator = self._steps[level].compose(self._blur(level, now, start).compose(operator))
+            now = start
+        return self._blur(coarse, now, t).compose(operator)
+
+    def _blur(self, level: int, s: Timestep, t: Timestep) -> LinearOperator:
+        """The blur between two timesteps, at the size of `level`, whose pixels are 2^level wide."""
+        assert self._heat is not None
+        heat = self._heat[t] - self._heat[s]
+        if not bool(heat.any()):
+            return IdentityOperator(self.resolution.resolutions[level])
+        return Blur(self.resolution.resolutions[level], torch.sqrt(2 * heat) / 2**level)
+
+    def _check_transitions(self) -> None:
+        """Theorem 1 gives a covariance only if sigma_t^2 >= sigma_s^2 lambda_max(M M^T).
+
+        Checked for all s = t - 1; for any other pair it follows, since the covariance of several steps is a sum of
+        theirs, each one mapped on by a linear operator.
+        """
+        for t in range(self.num_timesteps):
+            sigma_s, sigma_t = float(self.sigma(t - 1)), float(self.sigma(t))
+            c = float(self.signal(t) / self.signal(t - 1))
+            gain = 1.0
+            if t in self.resolution.level_changes:  # within a level D is the identity or a blur, of gain 1
+                gain = self.operator(t - 1, t).spectral.largest_singular_value()
+            if sigma_t**2 < (sigma_s * c * gain) ** 2:
+                raise ValueError(
+                    f"Timestep {t} is no diffusion step: with {self.operator(t - 1, t)!r} of gain {gain:.4g}, "
+                    f"sigma_t^2 = {sigma_t**2:.6g} is below sigma_s^2 lambda_max(M M^T) = "
+                    f"{(sigma_s * c * gain) ** 2:.6g} (s = {t - 1}). Use an operator with less gain, or change level "
+                    "at another timestep."
+                )
+
+
+def _accumulated_heat(blur_widths: torch.Tensor, num_timesteps: int) -> torch.Tensor:
+    """sigma_B^2 / 2 at every timestep, the clean image's last; float64."""
+    widths = blur_widths.to(torch.float64)
+    if widths.shape != (num_timesteps + 1,) or widths[-1] != 0 or bool((widths[:-1].diff() < 0).any()):
+        raise ValueError(
+            f"blur_widths must have shape ({num_timesteps + 1},), be 0 at the end (the clean image) and never decrease "
+            f"before, got shape {tuple(widths.shape)}."
+        )
+    return widths.square() / 2

@@ -7,6 +7,7 @@ With tau = t / (T - 1) a curve u(tau) rises from 0 to 1, and the level is min(fl
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -142,6 +143,11 @@ class ResolutionSchedule:
     def size(self, t: int) -> Size:
         """(height, width) of the state x_t, t in -1..T-1."""
         return self.resolutions[self.level(t)]
+
+    @cached_property
+    def level_starts(self) -> tuple[int, ...]:
+        """First timestep of every level, finest first; -1, the clean image, for the finest."""
+        return (-1, *(bisect_left(self.levels, level) for level in range(1, len(self.resolutions))))
 
     @cached_property
     def level_changes(self) -> tuple[int, ...]:

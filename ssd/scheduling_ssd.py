@@ -16,7 +16,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput, logging
 
-from .noise_schedule import NoiseSchedule, make_betas
+from .noise_schedule import NoiseSchedule, make_betas, make_blur_widths
 from .process import ScaleSpaceProcess
 from .resolution_schedule import ResolutionSchedule, Size, pyramid
 
@@ -62,13 +62,16 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
         See `ssd.resolution_schedule`.
     resolution_gamma : float
         Shape of the resolution schedule, positive.
-    downsample_kernel : {"bilinear", "area"}
+    downsample_kernel : {"bilinear", "area", "bicubic", "lanczos3", "dct"}
     prediction_type : {"sample"}
         The network predicts the clean image at the next resolution, D_s x_0. Predicting the noise cannot work
         with several levels: where the image grows, x_t and its noise say nothing of the finer details.
     clip_sample : bool
         Clip the prediction to [-clip_sample_range, clip_sample_range].
     clip_sample_range : float
+    blur_sigma_max : float
+        Width, in pixels of the full resolution, of the Gaussian blur that has accumulated at t = T-1; 0 is no blur.
+        With `num_levels=1` it gives blurring diffusion with isotropic marginals.
 
     Examples
     --------
@@ -95,6 +98,7 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
         prediction_type: str = "sample",
         clip_sample: bool = True,
         clip_sample_range: float = 1.0,
+        blur_sigma_max: float = 0.0,
     ) -> None:
         if prediction_type not in PREDICTION_TYPES:
             raise ValueError(
@@ -108,7 +112,8 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
             ResolutionSchedule.from_curve(
                 pyramid(sample_size, num_levels), num_train_timesteps, resolution_schedule, resolution_gamma
             ),
-            kernel=downsample_kernel,
+            downsample=downsample_kernel,
+            blur_widths=make_blur_widths(num_train_timesteps, blur_sigma_max) if blur_sigma_max else None,
         )
         self.init_noise_sigma = 1.0
         self.num_inference_steps: int | None = None
@@ -195,7 +200,8 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
         Parameters
         ----------
         model_output : torch.Tensor
-            Prediction of D_s x_0, shape (B, C, H, W) with (H, W) = size_at(previous_timestep(t)).
+            Prediction of the clean image at the next resolution, shape (B, C, H, W) with (H, W) =
+            size_at(previous_timestep(t)).
         timestep : int
             t.
         sample : torch.Tensor
@@ -220,7 +226,8 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
             prediction = prediction.clamp(-limit, limit)
         # Half-precision networks are welcome; the state is computed in float32 or better.
         working = torch.promote_types(sample.dtype, torch.float32)
-        posterior = self.process.posterior(prediction.to(working), sample.to(working), s=s, t=t, eta=eta)
+        x_0_at_s = self.process.blur_to(prediction.to(working), s)
+        posterior = self.process.posterior(x_0_at_s, sample.to(working), s=s, t=t, eta=eta)
         prev_sample = posterior.sample(generator).to(sample.dtype)
         if not return_dict:
             return prev_sample, prediction

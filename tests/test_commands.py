@@ -218,3 +218,26 @@ def test_training_brings_the_distance_down_fivefold(tmp_path, run_command) -> No
         assert run_command(EVAL, "--model", out, "--ref", "digits", "--num", "256", "--steps", "50").code == 0
         distances[name] = json.loads((out / "metrics.json").read_text())["metrics"]["frechet_distance_pixels"]
     assert distances["trained"] < distances["untrained"] / 5, distances
+
+
+FAMILY = {
+    "ddpm": ["--levels", "1"],
+    "blurring diffusion": ["--levels", "1", "--blur_sigma_max", "3"],
+    "ssd with blur": ["--levels", "2", "--blur_sigma_max", "2"],
+    "ssd, dct": ["--levels", "2", "--downsample_kernel", "dct"],
+    "ssd, bicubic": ["--levels", "2", "--downsample_kernel", "bicubic"],
+    "ssd, lanczos3": ["--levels", "2", "--downsample_kernel", "lanczos3"],
+    "ssd, full exit": ["--levels", "2", "--decoder_exit", "full"],
+}
+
+
+@pytest.mark.parametrize("member", FAMILY)
+def test_every_member_of_the_family_trains_and_samples(member: str, tmp_path, run_command) -> None:
+    out = tmp_path / "x"
+    done = run_command(TRAIN, *TINY, "--data", "digits", "--max_steps", "2", "--out", out, *FAMILY[member])
+    assert done.code == 0, done.err
+    for eta in ("0", "1"):
+        grid = tmp_path / f"{eta}.png"
+        done = run_command(SAMPLE, "--model", out, "--num", "2", "--steps", "4", "--eta", eta, "--grid", grid)
+        assert done.code == 0, done.err
+        assert Image.open(grid).size == (2 * 66 + 2, 68)

@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from ssd.noise_schedule import NoiseSchedule, make_betas
+from ssd.noise_schedule import NoiseSchedule, make_betas, make_blur_widths
+from ssd.operators import ImplicitOperator, LinearOperator, resize_operator
 from ssd.process import ScaleSpaceProcess
 from ssd.resolution_schedule import ResolutionSchedule, pyramid
+
+from .operator_cases import OPERATORS, tolerance
 
 TOLERANCE = 1e-10
 GOLDEN = Path(__file__).parent / "golden"
@@ -55,36 +58,125 @@ def test_posterior_is_dense_gaussian_conditioning(size, kernel, s, t) -> None:
     torch.testing.assert_close(posterior.covariance.to_dense(), covariance, atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("kernel", ["bilinear", "area"])
-@pytest.mark.parametrize(("s", "t"), PAIRS)
-def test_every_eta_keeps_the_marginal(eta, kernel, s, t) -> None:
+def two_level_process(operator: LinearOperator) -> ScaleSpaceProcess:
+    """A process whose only level change, at t = 600, is `operator`."""
+    resolution = ResolutionSchedule.from_switches([operator.in_size, operator.out_size], 1000, [600])
+    return ScaleSpaceProcess(NOISE, resolution, downsample=lambda fine, coarse: operator)
+
+
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS.keys())
+def test_posterior_of_every_operator(operator: LinearOperator) -> None:
+    process = two_level_process(operator)
+    for s, t in [(599, 600), (300, 800)]:
+        x_0_at_s, x_t = images(process.size(s), 0), images(process.size(t), 1)
+        posterior = process.posterior(x_0_at_s, x_t, s=s, t=t)
+        mean, covariance = condition(process, x_0_at_s, x_t, s, t)
+        torch.testing.assert_close(posterior.mean, mean, atol=tolerance(operator), rtol=0)
+        torch.testing.assert_close(posterior.covariance.to_dense(), covariance, atol=tolerance(operator), rtol=0)
+
+
+def assert_marginal_is_kept(process: ScaleSpaceProcess, s: int, t: int, eta: float, limit: float = TOLERANCE) -> None:
     """x_s = A x_t + .. + noise with Cov(x_t) = sigma_t^2 I must give Cov(x_s) = sigma_s^2 I, and the right mean."""
-    process = make_process((12, 8), kernel=kernel)
     height, width = process.size(t)
     unit = torch.eye(height * width, dtype=torch.float64).view(-1, 1, height, width)
     zero = torch.zeros(1, 1, *process.size(s), dtype=torch.float64)
-    gain = process.posterior(zero, unit, s=s, t=t, eta=eta).mean.flatten(1).T
-    covariance = process.posterior(zero, unit, s=s, t=t, eta=eta).covariance.to_dense()
-    implied = process.sigma(t) ** 2 * gain @ gain.T + covariance
+    posterior = process.posterior(zero, unit, s=s, t=t, eta=eta)
+    gain = posterior.mean.flatten(1).T
+    implied = process.sigma(t) ** 2 * gain @ gain.T + posterior.covariance.to_dense()
     expected = process.sigma(s) ** 2 * torch.eye(len(implied), dtype=torch.float64)
-    torch.testing.assert_close(implied, expected, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(implied, expected, atol=limit, rtol=0)
 
-    x_0 = images((12, 8), 3)
-    mean = process.posterior(
-        process.degrade(x_0, s), process.signal(t) * process.degrade(x_0, t), s=s, t=t, eta=eta
-    ).mean
-    torch.testing.assert_close(mean, process.signal(s) * process.degrade(x_0, s), atol=TOLERANCE, rtol=0)
+    x_0 = images(process.size(-1), 3)
+    mean_t = process.signal(t) * process.degrade(x_0, t)
+    mean = process.posterior(process.degrade(x_0, s), mean_t, s=s, t=t, eta=eta).mean
+    torch.testing.assert_close(mean, process.signal(s) * process.degrade(x_0, s), atol=limit, rtol=0)
+
+
+ETAS = pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+
+
+@ETAS
+@pytest.mark.parametrize("kernel", ["bilinear", "area"])
+@pytest.mark.parametrize(("s", "t"), PAIRS)
+def test_every_eta_keeps_the_marginal(eta, kernel, s, t) -> None:
+    assert_marginal_is_kept(make_process((12, 8), kernel=kernel), s, t, eta)
+
+
+@ETAS
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS.keys())
+def test_every_eta_keeps_the_marginal_with_every_operator(operator: LinearOperator, eta: float) -> None:
+    process = two_level_process(operator)
+    for s, t in [(599, 600), (300, 800)]:
+        assert_marginal_is_kept(process, s, t, eta, tolerance(operator))
+
+
+def blurred_process(size=(12, 8), levels=3, sigma_max=3.0) -> ScaleSpaceProcess:
+    resolution = ResolutionSchedule.from_curve(pyramid(size, levels), 1000)
+    return ScaleSpaceProcess(NOISE, resolution, blur_widths=make_blur_widths(1000, sigma_max))
+
+
+@ETAS
+@pytest.mark.parametrize("levels", [1, 3])
+@pytest.mark.parametrize(("s", "t"), [(-1, 0), (10, 11), (554, 555), (300, 999), (554, 889)])
+def test_blur_is_a_member_of_the_family(levels, s, t, eta) -> None:
+    process = blurred_process(levels=levels)
+    assert_marginal_is_kept(process, s, t, eta)
+    x_0_at_s, x_t = images(process.size(s), 0), images(process.size(t), 1)
+    mean, covariance = condition(process, x_0_at_s, x_t, s, t)
+    posterior = process.posterior(x_0_at_s, x_t, s=s, t=t)
+    torch.testing.assert_close(posterior.mean, mean, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(posterior.covariance.to_dense(), covariance, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_degradations_compose_with_blur_too(levels: int) -> None:
+    process, x_0 = blurred_process(levels=levels), images((12, 8), 0)
+    for s, t in [(0, 5), (300, 600), (554, 555), (400, 999)]:
+        torch.testing.assert_close(process.operator(s, t).forward(process.degrade(x_0, s)), process.degrade(x_0, t))
+        torch.testing.assert_close(process.blur_to(process.target(x_0, s), s), process.degrade(x_0, s))
+    assert torch.equal(process.target(x_0, -1), x_0)
+    torch.testing.assert_close(process.degrade(x_0, torch.tensor([900, 950]))[1], process.degrade(x_0, 950)[1])
+
+
+def test_without_blur_the_target_is_the_paper_one() -> None:
+    process, x_0 = make_process((12, 8)), images((12, 8), 0)
+    for s in (-1, 3, 554, 555, 700, 998):
+        assert torch.equal(process.target(x_0, s), process.degrade(x_0, s))
+
+
+def test_wrong_blur_widths_are_refused() -> None:
+    for widths in (torch.zeros(1000), torch.linspace(1, 0, 1001), torch.ones(1001)):
+        with pytest.raises(ValueError, match="blur_widths must have shape"):
+            ScaleSpaceProcess(NOISE, ResolutionSchedule.from_curve(pyramid(8, 2), 1000), blur_widths=widths)
+    with pytest.raises(ValueError, match="cannot be negative"):
+        make_blur_widths(10, -1)
+
+
+def test_gain_breaks_theorem_one_and_says_where() -> None:
+    """A kernel of gain 1/2 leaves room; sharpening does not once sigma is near 1."""
+
+    def sharpen(fine, coarse):
+        down = resize_operator(fine, coarse)
+        return ImplicitOperator(lambda x: 3 * down.forward(x) - 2 * down.forward(x.roll(1, -1)), fine)
+
+    noise = NoiseSchedule.from_betas(make_betas("linear", 100))
+    for kernel in ("bilinear", "area", "bicubic", "lanczos3", "dct"):
+        ScaleSpaceProcess(noise, ResolutionSchedule.from_curve(pyramid(8, 3), 100), kernel)
+    with pytest.raises(
+        ValueError,
+        match=r"Timestep 60 is no diffusion step.*ImplicitOperator.*gain 1\.277.*sigma_t\^2 = 0\.\d+ is below",
+    ):
+        ScaleSpaceProcess(noise, ResolutionSchedule.from_switches(pyramid(8, 2), 100, [60]), sharpen)
 
 
 def test_deterministic_inside_a_level_and_in_the_row_space_of_a_change() -> None:
     process = make_process()
     x_0, x_t = images((8, 8), 0), images((8, 8), 1)
-    assert process.posterior(x_0, x_t, s=10, t=20, eta=0).covariance.is_zero
-    change = process.posterior(x_0, images((4, 4), 1), s=554, t=555, eta=0).covariance
-    assert not change.is_zero
+    assert process.posterior(x_0, x_t, s=10, t=20, eta=0).is_deterministic
+    change = process.posterior(x_0, images((4, 4), 1), s=554, t=555, eta=0)
+    assert not change.is_deterministic
     row_space = process.operator(554, 555).to_dense().T
-    assert (change.to_dense() @ row_space).abs().max() < TOLERANCE
+    assert (change.covariance.to_dense() @ row_space).abs().max() < TOLERANCE
 
 
 def test_clean_image_is_the_prediction_itself() -> None:

@@ -44,7 +44,9 @@ class TrainConfig:
     resolution_gamma : float
         Shape of the resolution schedule.
     downsample_kernel : str
-        bilinear or area.
+        bilinear (the paper's), area, bicubic, lanczos3 or dct.
+    blur_sigma_max : float
+        Width in pixels of the blur that accumulates beside the noise; 0 is none.
     block_out_channels : list of int, optional
         Width of every stage, fine to coarse. Default: by resolution, base 128.
     layers_per_block : int or list of int
@@ -107,7 +109,8 @@ class TrainConfig:
     levels: int = 3
     resolution_schedule: Literal["equal", "convex_decay", "sigmoid_like", "tanh_like"] = "convex_decay"
     resolution_gamma: float = 0.5
-    downsample_kernel: Literal["bilinear", "area"] = "bilinear"
+    downsample_kernel: Literal["bilinear", "area", "bicubic", "lanczos3", "dct"] = "bilinear"
+    blur_sigma_max: float = 0.0
     block_out_channels: list[int] | None = None
     layers_per_block: int | list[int] = 2
     attention_resolutions: list[int] = field(default_factory=lambda: [16, 8])
@@ -149,7 +152,7 @@ class TrainConfig:
             "keep",
         ):
             _require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("seed", "num_workers", "sample_every", "max_grad_norm", "weight_decay"):
+        for name in ("seed", "num_workers", "sample_every", "max_grad_norm", "weight_decay", "blur_sigma_max"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
         for name in ("learning_rate", "max_snr", "resolution_gamma"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "positive")
@@ -209,6 +212,7 @@ def build_scheduler(config: TrainConfig) -> SSDScheduler:
         resolution_schedule=config.resolution_schedule,
         resolution_gamma=config.resolution_gamma,
         downsample_kernel=config.downsample_kernel,
+        blur_sigma_max=config.blur_sigma_max,
     )
 
 
