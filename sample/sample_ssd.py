@@ -20,7 +20,7 @@ from ssd.generate import SamplingSettings, generate, load_pipeline
 from ssd.pictures import CoarseToFineRecorder, image_grid, to_uint8
 
 ANIMATED_IMAGES = 9
-ANIMATION_FRAMES = 60
+ANIMATION_FRAMES = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def sample(config: SampleConfig, pipeline) -> list[str]:
     recorder = None
     if config.animation:
         recorder = CoarseToFineRecorder(
-            pipeline.scheduler.size_at(-1), ANIMATED_IMAGES, every=max(1, config.steps // ANIMATION_FRAMES)
+            pipeline.scheduler.size_at(-1), ANIMATED_IMAGES, every=-(-config.steps // ANIMATION_FRAMES)
         )
     kept = []
     for indices, images in generate(pipeline, range(config.num), config, recorder):
