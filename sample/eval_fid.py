@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from ssd import SSDPipeline
 from ssd.cli import CommandParser
 from ssd.data import open_dataset
 from ssd.errors import UsageError, exit_on_usage_error
@@ -80,7 +81,7 @@ def main() -> None:
     print(f"wrote {path}")
 
 
-def evaluate(config: EvalConfig, pipeline, reference: Dataset) -> dict:
+def evaluate(config: EvalConfig, pipeline: SSDPipeline, reference: Dataset) -> dict:
     """All numbers of the report."""
     extractor = EXTRACTORS[config.features]
     real, fake = FeatureStatistics(), FeatureStatistics()
@@ -95,7 +96,7 @@ def evaluate(config: EvalConfig, pipeline, reference: Dataset) -> dict:
         if config.ref == "digits":
             generated.append(rounded)
 
-    metrics = {
+    metrics: dict[str, Any] = {
         f"frechet_distance_{config.features}": frechet_distance(real.mean, real.covariance, fake.mean, fake.covariance),
         "num_generated": fake.count,
         "num_reference": real.count,

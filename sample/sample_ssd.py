@@ -8,12 +8,14 @@ Image i depends on the seed and on i alone: the batch size changes nothing but s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image
 
+from ssd import SSDPipeline
 from ssd.cli import CommandParser
 from ssd.errors import UsageError, exit_on_usage_error
 from ssd.generate import SamplingSettings, generate, load_pipeline
@@ -67,7 +69,8 @@ def main() -> None:
         print(f"wrote {path}")
 
 
-def sample(config: SampleConfig, pipeline) -> list[str]:
+def sample(config: SampleConfig, pipeline: SSDPipeline) -> list[str]:
+    """Draw the images and write what was asked for; returns what was written, in words."""
     recorder = None
     if config.animation:
         recorder = CoarseToFineRecorder(
@@ -93,7 +96,7 @@ def sample(config: SampleConfig, pipeline) -> list[str]:
     return written
 
 
-def save_pngs(images: torch.Tensor, indices, folder: Path) -> None:
+def save_pngs(images: torch.Tensor, indices: Sequence[int], folder: Path) -> None:
     """Write (B, 3, H, W) images in [-1, 1] as 8-bit PNG files named by their numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, pixels in zip(indices, to_uint8(images)):

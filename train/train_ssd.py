@@ -22,6 +22,7 @@ from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from flexi_unet import FlexiUNet2DModel
 from ssd import SSDPipeline, SSDScheduler
 from ssd.data import open_dataset
 from ssd.data.order import EndlessShuffle
@@ -68,7 +69,7 @@ def main() -> None:
 def train(
     config: TrainConfig,
     accelerator: Accelerator,
-    unet: torch.nn.Module,
+    unet: FlexiUNet2DModel,
     scheduler: SSDScheduler,
     dataset: Dataset,
     checkpoint: Path | None,
@@ -175,13 +176,13 @@ def flip(x_0: torch.Tensor, config: TrainConfig, step: int, rank: int) -> torch.
     return torch.where(mirrored.to(x_0.device).view(-1, 1, 1, 1), x_0.flip(-1), x_0)
 
 
-def sample_grid(config: TrainConfig, ema_unet: torch.nn.Module, scheduler: SSDScheduler, path: Path) -> None:
+def sample_grid(config: TrainConfig, ema_unet: FlexiUNet2DModel, scheduler: SSDScheduler, path: Path) -> None:
     """Draw 64 images with the averaged weights, always from the same noise."""
     pipeline = SSDPipeline(ema_unet, copy.deepcopy(scheduler))
     pipeline.set_progress_bar_config(desc="sampling", leave=False)
     generator = torch_generator(config.seed, "samples")
     steps = max(config.sample_steps, config.levels)
-    images = pipeline(64, num_inference_steps=steps, generator=generator, output_type="latent").images
+    (images,) = pipeline(64, num_inference_steps=steps, generator=generator, output_type="latent", return_dict=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     image_grid(images).save(path)
 
