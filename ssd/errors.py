@@ -11,6 +11,10 @@ class UsageError(ValueError):
     """What is wrong, what was given, what is allowed and how to fix it, in one line."""
 
 
+class TrainingStopped(RuntimeError):
+    """A run that cannot go on, through no mistake of the command line: one line, exit code 1."""
+
+
 @contextmanager
 def exit_on_usage_error(*others: type[Exception]) -> Iterator[None]:
     """Turn a `UsageError` (and the exceptions `others`) into one line on standard error and exit code 2.
@@ -20,6 +24,9 @@ def exit_on_usage_error(*others: type[Exception]) -> Iterator[None]:
     """
     try:
         yield
+    except TrainingStopped as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(1) from None
     except (UsageError,) + others as error:  # noqa: RUF005 (mypy cannot type an unpacked tuple here)
         print("error: " + " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from flexi_unet import FlexiUNet2DModel
@@ -62,21 +63,48 @@ class TrainConfig:
     decoder_exit : str
         early (as published) or full: whether the exit stage runs its last block.
     batch_size : int
-        Images per process and step.
+        Images per process and batch.
+    accumulate : int
+        Batches per optimizer step; each draws its own route.
+    level_batch_scale : float
+        Every coarser level has batches this many times larger; 4 is about equal compute.
     learning_rate : float
         Of AdamW.
+    learning_rate_schedule : str
+        constant or cosine (to zero at max_steps).
+    warmup_steps : int
+        Steps over which the learning rate rises linearly.
     weight_decay : float
         Of AdamW.
     max_grad_norm : float
         Gradients are clipped to this norm; 0 is off.
     max_snr : float
         The loss weight is min(SNR(t), max_snr).
-    ema_decay : float
-        Largest decay of the weights' moving average; it warms up as 1 - (1 + step)^-0.75.
+    transition_probability : float, optional
+        Probability that a batch is a level change. Default: as t is uniform, the number of changes / 1000.
+    importance_weights : bool
+        With transition_probability: weight the loss so that its expectation stays the same.
+    ema_decays : list of float
+        Largest decays of the weights' moving averages, which warm up as 1 - (1 + step)^-0.75. The first is the one
+        that is sampled and saved as the pipeline.
+    ema_on_cpu : bool
+        Keep the averages in main memory.
     random_flip : bool
         Flip half of the images left to right.
+    class_conditional : bool
+        Give the network the labels of the data.
+    label_dropout : float
+        How often a label is replaced by "no class", for classifier-free guidance.
+    init_from : str, optional
+        A pipeline folder whose weights the network starts from.
     mixed_precision : str
-        no, bf16 or fp16 autocast of the network.
+        no, bf16 or fp16 autocast of the network; auto is bf16 on GPUs that have it, else no.
+    gradient_checkpointing : bool
+        Recompute activations in the backward pass: less memory, more time.
+    compile : bool
+        torch.compile the network, one graph per route; the log says how long it took.
+    channels_last : bool
+        Weights and activations in channels-last order.
     seed : int
         Of everything random.
     cpu_threads : int, optional
@@ -93,7 +121,17 @@ class TrainConfig:
     save_every : int
         Steps between checkpoints and saved pipelines; the last step always saves.
     keep : int
-        How many checkpoints stay.
+        How many of the newest checkpoints stay.
+    milestone_every : int
+        Checkpoints at multiples of this stay for ever; 0 is none.
+    max_bad_steps : int
+        Steps with a loss or gradient that is not finite are skipped; so many in a row stop the run.
+    tracker : str
+        tensorboard, wandb or another of accelerate's trackers; none is none.
+    crop_preset : str
+        How pictures become squares: adm, ddim128 or sde140 (the latter two for CelebA).
+    skip_bad_images : bool
+        Replace images that cannot be read, and list them, instead of stopping.
     resume : bool
         Continue the run in `out`, if there is one.
     overwrite : bool
@@ -119,13 +157,26 @@ class TrainConfig:
     dropout: float = 0.0
     decoder_exit: Literal["early", "full"] = "early"
     batch_size: int = 32
+    accumulate: int = 1
+    level_batch_scale: float = 1.0
     learning_rate: float = 1e-4
+    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = 0
     weight_decay: float = 0.0
     max_grad_norm: float = 0.0
     max_snr: float = 5.0
-    ema_decay: float = 0.9999
+    transition_probability: float | None = None
+    importance_weights: bool = True
+    ema_decays: list[float] = field(default_factory=lambda: [0.9999])
+    ema_on_cpu: bool = False
     random_flip: bool = True
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    class_conditional: bool = False
+    label_dropout: float = 0.1
+    init_from: str | None = None
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    channels_last: bool = False
     seed: int = 0
     cpu_threads: int | None = None
     num_workers: int = 4
@@ -134,6 +185,11 @@ class TrainConfig:
     sample_steps: int = 50
     save_every: int = 5000
     keep: int = 3
+    milestone_every: int = 0
+    max_bad_steps: int = 100
+    tracker: str = "tensorboard"
+    crop_preset: Literal["adm", "ddim128", "sde140"] = "adm"
+    skip_bad_images: bool = False
     resume: bool = False
     overwrite: bool = False
     dry_run: bool = False
@@ -141,24 +197,20 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.max_steps is None:
             self.max_steps = 1_000_000 if self.res <= 64 else 300_000
-        for name in (
-            "res",
-            "max_steps",
-            "levels",
-            "batch_size",
-            "log_every",
-            "sample_steps",
-            "save_every",
-            "keep",
-        ):
+        for name in _AT_LEAST_ONE:
             _require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("seed", "num_workers", "sample_every", "max_grad_norm", "weight_decay", "blur_sigma_max"):
+        for name in _AT_LEAST_ZERO:
             _require(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
-        for name in ("learning_rate", "max_snr", "resolution_gamma"):
+        for name in ("learning_rate", "max_snr", "resolution_gamma", "level_batch_scale"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "positive")
-        for name in ("dropout", "ema_decay"):
+        for name in ("dropout", "label_dropout"):
             _require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "in [0, 1)")
-        _require("cpu_threads", self.cpu_threads or 1, (self.cpu_threads or 1) >= 1, "at least 1")
+        _require("ema_decays", self.ema_decays, len(self.ema_decays) > 0, "at least one number")
+        for decay in self.ema_decays:
+            _require("ema_decays", decay, 0 <= decay < 1, "in [0, 1)")
+        p = self.transition_probability
+        _require("transition_probability", p, p is None or 0 < p < 1, "in (0, 1)")
+        _require("cpu_threads", self.cpu_threads, self.cpu_threads is None or self.cpu_threads >= 1, "at least 1")
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite contradict each other: give one of them.")
 
@@ -169,7 +221,17 @@ class TrainConfig:
         return self.max_steps
 
 
-def _require(name: str, value: float, holds: bool, allowed: str) -> None:
+_AT_LEAST_ONE = (
+    *("res", "max_steps", "levels", "batch_size", "accumulate", "log_every", "sample_steps", "save_every", "keep"),
+    "max_bad_steps",
+)
+_AT_LEAST_ZERO = (
+    *("seed", "num_workers", "sample_every", "max_grad_norm", "weight_decay", "blur_sigma_max", "warmup_steps"),
+    "milestone_every",
+)
+
+
+def _require(name: str, value: object, holds: bool, allowed: str) -> None:
     if not holds:
         raise UsageError(f"--{name} must be {allowed}, got {value}.")
 
@@ -216,8 +278,8 @@ def build_scheduler(config: TrainConfig) -> SSDScheduler:
     )
 
 
-def build_unet(config: TrainConfig) -> FlexiUNet2DModel:
-    """The network that `config` describes, with new weights."""
+def build_unet(config: TrainConfig, num_classes: int | None = None) -> FlexiUNet2DModel:
+    """The network that `config` describes, with new weights; for `num_classes` labels it has one class more, "none"."""
     layers = config.layers_per_block
     widths = stage_widths(config)
     return FlexiUNet2DModel(
@@ -229,8 +291,26 @@ def build_unet(config: TrainConfig) -> FlexiUNet2DModel:
         norm_num_groups=config.norm_num_groups,
         dropout=config.dropout,
         decoder_exit=config.decoder_exit,
+        num_class_embeds=num_classes + 1 if num_classes else None,
         time_embed_channels=BASE_CHANNELS if config.block_out_channels is None else None,
     )
+
+
+def load_weights(unet: FlexiUNet2DModel, model: str) -> None:
+    """Start `unet` from the weights of a saved pipeline with the same architecture."""
+    folder = Path(model) / "unet"
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"--init_from {model} is no pipeline: give a folder with model_index.json and unet/.")
+    weights = FlexiUNet2DModel.from_pretrained(folder).state_dict()
+    own = unet.state_dict()
+    wrong = [key for key, value in own.items() if key not in weights or weights[key].shape != value.shape]
+    wrong += [key for key in weights if key not in own]
+    if wrong:
+        raise UsageError(
+            f"--init_from {model} has another architecture: {len(wrong)} tensors differ, such as {sorted(wrong)[0]}. "
+            "Use its widths and layers."
+        )
+    unet.load_state_dict(weights)
 
 
 def _largest_number_of_levels(res: int) -> int:

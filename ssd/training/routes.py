@@ -1,13 +1,15 @@
 """Which route a training step takes, and which timesteps its images get.
 
-A batch has one (input size, output size), so its timesteps are chosen together: t is drawn uniformly; if t is a level
-change, where the target is larger than the input, the whole batch uses that t; otherwise every image draws
-its own t among the timesteps of that level that are no change. So the marginal of t stays uniform. The route depends
-on (seed, step) alone: all processes take the same one without communication.
+A batch has one (input size, output size), so its timesteps are chosen together: t is drawn uniformly; if t is a
+level change, where the target is larger than the input, the whole batch uses that t; otherwise every image draws its
+own t among the timesteps of that level that are no change. So the marginal of t stays uniform. The route depends on
+(seed, step) alone, so all processes take the same one without communication; an image's t on (seed, number of the
+image) alone, so it is the same however the batch is split.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,49 +20,82 @@ from ..seeding import numpy_generator
 
 
 @dataclass(frozen=True)
-class TimestepBatch:
-    """Timesteps of one training step.
+class Route:
+    """What the images of one batch share.
 
     Attributes
     ----------
-    timesteps : torch.Tensor
-        Shape (B,), int64, on the CPU; all of one level.
     level : int
         The level of x_t, 0 the finest.
     output_size : (height, width)
         The size of the target.
+    change : int or None
+        The timestep, if it is a level change; None if every image draws its own within the level.
+    weight : float
+        Importance weight of the loss: 1 unless level changes are drawn more often than 1 / T.
     """
 
-    timesteps: torch.Tensor
     level: int
     output_size: Size
+    change: int | None
+    weight: float
 
 
 class RouteSampler:
-    """Draws the `TimestepBatch` of a step as a function of (seed, step, rank).
+    """Draws routes and timesteps.
 
     Parameters
     ----------
     schedule : ResolutionSchedule
     seed : int
+    transition_probability : float, optional
+        Probability that a batch is a level change, in (0, 1), shared equally by the changes. Default: the uniform
+        marginal's, number of changes / T. (Ours: as published, a change is learnt from 0.1 % of the batches.)
+    importance_weights : bool
+        Weight the loss so that its expectation stays that of the uniform marginal.
     """
 
-    def __init__(self, schedule: ResolutionSchedule, seed: int) -> None:
+    def __init__(
+        self,
+        schedule: ResolutionSchedule,
+        seed: int,
+        transition_probability: float | None = None,
+        importance_weights: bool = True,
+    ) -> None:
         self.schedule = schedule
         self.seed = seed
         changes = set(schedule.level_changes)
+        num_timesteps = len(schedule.levels)
+        natural = len(changes) / num_timesteps
+        self._probability = transition_probability if changes and transition_probability is not None else natural
+        self._weights = {True: 1.0, False: 1.0}  # of level changes, of all others
+        if importance_weights and self._probability != natural:
+            self._weights = {
+                True: natural / self._probability,
+                False: (1 - natural) / (1 - self._probability),
+            }
+        self._changes = np.array(schedule.level_changes, dtype=np.int64)
+        self._others = np.array([t for t in range(num_timesteps) if t not in changes])
         self._within_level = [
             np.array([t for t, level in enumerate(schedule.levels) if level == index and t not in changes])
             for index in range(len(schedule.resolutions))
         ]
 
-    def draw(self, step: int, batch_size: int, rank: int = 0) -> TimestepBatch:
-        """Timesteps of `batch_size` images for training step `step` on process `rank`."""
-        first = int(numpy_generator(self.seed, "route", step).integers(len(self.schedule.levels)))
-        level = self.schedule.level(first)
-        if first in self.schedule.level_changes:
-            timesteps = np.full(batch_size, first)
-        else:
-            own = numpy_generator(self.seed, "timesteps", step, rank)
-            timesteps = own.choice(self._within_level[level], size=batch_size)
-        return TimestepBatch(torch.from_numpy(timesteps), level, self.schedule.size(first - 1))
+    def route(self, step: int) -> Route:
+        """The route of training batch `step`, the same on every process."""
+        generator = numpy_generator(self.seed, "route", step)
+        is_change = bool(generator.random() < self._probability)
+        t = int(generator.choice(self._changes if is_change else self._others))
+        return Route(
+            level=self.schedule.level(t),
+            output_size=self.schedule.size(t - 1),
+            change=t if is_change else None,
+            weight=self._weights[is_change],
+        )
+
+    def timesteps(self, route: Route, images: Sequence[int]) -> torch.Tensor:
+        """Timesteps (B,), int64, on the CPU, for images numbered by their position in the endless sequence."""
+        if route.change is not None:
+            return torch.full((len(images),), route.change)
+        allowed = self._within_level[route.level]
+        return torch.tensor([int(numpy_generator(self.seed, "timestep", i).choice(allowed)) for i in images])

@@ -10,47 +10,65 @@ from typing import Any
 import yaml
 
 from ..errors import UsageError
-from .checkpoints import PIPELINE_PARTS, list_checkpoints
+from ..model_card import model_card
+from ..pipeline_ssd import SSDPipeline
+from .checkpoints import PIPELINE_PARTS, Progress, find_newest
 from .config import TrainConfig
 
 CONFIG_FILE = "train_config.yaml"
 WRITTEN: dict[str, str] = {
     "model_index.json, unet/, scheduler/": "the pipeline with EMA weights, for SSDPipeline.from_pretrained",
+    "README.md": "its model card",
     "checkpoints/": "training state, to resume from",
     "samples/": "grids of EMA samples",
     "log.csv, tensorboard/": "loss, loss per level, speed",
     CONFIG_FILE: "the resolved configuration",
 }
-_OWNED = (CONFIG_FILE, "checkpoints", "samples", "log.csv", "tensorboard", *PIPELINE_PARTS)
+_OWNED = (CONFIG_FILE, "checkpoints", "samples", "log.csv", "tensorboard", "README.md", *PIPELINE_PARTS)
 _MAY_CHANGE = {
-    *("out", "max_steps", "mixed_precision", "num_workers", "cpu_threads", "log_every", "sample_every", "sample_steps"),
-    *("save_every", "keep", "resume", "overwrite", "dry_run"),
+    *("out", "max_steps", "batch_size", "mixed_precision", "compile", "channels_last", "gradient_checkpointing"),
+    *("ema_on_cpu", "init_from", "num_workers", "cpu_threads", "log_every", "sample_every", "sample_steps"),
+    *("save_every", "keep", "milestone_every", "max_bad_steps", "tracker", "skip_bad_images"),
+    *("resume", "overwrite", "dry_run"),
 }
 """Settings that may differ when a run continues; all others define what it computes."""
 
 
-def check_out_folder(config: TrainConfig) -> Path | None:
-    """Whether the run may use `config.out`: the checkpoint to resume from, or None for a fresh start.
+def check_out_folder(config: TrainConfig) -> tuple[Path | None, list[str]]:
+    """Whether the run may use `config.out`.
+
+    Returns
+    -------
+    checkpoint : pathlib.Path or None
+        What to resume from; None for a fresh start.
+    notes : list of str
+        Which checkpoints were skipped, and why.
 
     Raises
     ------
     UsageError
-        When the folder holds a run and neither --resume nor --overwrite is given, when the run there was
-        configured otherwise, or when `out` is a file.
+        When the folder holds a run and neither --resume nor --overwrite is given, or something else; when the run
+        there was configured otherwise; or when `out` is a file.
     """
     out = Path(config.out)
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: give a folder.")
-    if not (out / CONFIG_FILE).exists() or config.overwrite:
-        return None
+    if not (out / CONFIG_FILE).exists():
+        if out.exists() and any(out.iterdir()):
+            raise UsageError(f"--out {out} is not empty and holds no run: give a new folder, or empty this one.")
+        return None, []
+    if config.overwrite:
+        return None, []
     if not config.resume:
         raise UsageError(
             f"--out {out} holds another run: add --resume true to continue it, --overwrite true to delete it, or "
             "choose another folder."
         )
     _check_same_settings(out, config)
-    checkpoints = list_checkpoints(out / "checkpoints")
-    return checkpoints[-1] if checkpoints else None
+    checkpoint, notes = find_newest(out / "checkpoints")
+    if checkpoint is None and notes:
+        raise UsageError(f"No checkpoint in {out} is complete ({'; '.join(notes)}): start anew with --overwrite true.")
+    return checkpoint, notes
 
 
 def prepare_out_folder(config: TrainConfig, resuming: bool) -> Path:
@@ -76,3 +94,19 @@ def _check_same_settings(out: Path, config: TrainConfig) -> None:
             raise UsageError(
                 f"Cannot resume {out} with --{name} {new}: it was started with {old}. Use that, or another --out."
             )
+
+
+def training_card(config: TrainConfig, pipeline: SSDPipeline, progress: Progress) -> str:
+    """The model card of a run: data, recipe, steps, hours."""
+    origin = {
+        "Data": f"{config.data}, crop preset {config.crop_preset}",
+        "Steps": f"{progress.step} of {config.total_steps}, {progress.images} images, {progress.hours:.2f} hours",
+        "Batch": f"{progress.global_batch} at the finest level, {config.accumulate} per step",
+        "Optimizer": f"AdamW, learning rate {config.learning_rate:g} ({config.learning_rate_schedule}), "
+        f"weight decay {config.weight_decay:g}",
+        "Loss": f"min(SNR, {config.max_snr:g}) x mean squared error of the clean image",
+        "Weights": f"moving average, decay {config.ema_decays[0]:g}",
+        "Seed": str(config.seed),
+    }
+    licence = "The weights are yours; mind the licence of the data they were trained on."
+    return model_card(pipeline, config.out, origin, licence)
