@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch.utils.data import Dataset
+
+from ..errors import UsageError
+from .pixels import Item
+from .request import DataRequest
 
 DIGIT_SIZE = 8
 
@@ -17,22 +24,38 @@ def digit_pixels() -> tuple[np.ndarray, np.ndarray]:
     return digits.images / 16.0, digits.target
 
 
-class Digits(Dataset):
-    """Handwritten digits enlarged to `size` x `size` by bicubic interpolation.
+class Digits(Dataset[Item]):
+    """Handwritten digits enlarged to the size asked for by bicubic interpolation.
 
-    Items are dicts of `image` (3, size, size), float32 in [-1, 1], and `label`, 0..9.
+    Items are dicts of `image` (3, size, size), float32 in [-1, 1], and `label`, 0..9. They have no crop, so that only
+    the default preset is allowed.
     """
 
-    def __init__(self, size: int) -> None:
+    num_classes = 10
+    bad_images: tuple[str, ...] = ()
+
+    def __init__(self, request: DataRequest) -> None:
+        if request.preset.name != "adm":
+            raise UsageError(f"digits have nothing to crop: leave the preset at adm, got {request.preset.name}.")
+        self.split = request.without_splits()
+        self.request = request
         pixels, labels = digit_pixels()
         images = torch.from_numpy(pixels).float()[:, None] * 2 - 1
-        if size != DIGIT_SIZE:
-            images = F.interpolate(images, size=(size, size), mode="bicubic", antialias=True)
+        if request.size != DIGIT_SIZE:
+            images = F.interpolate(images, size=(request.size, request.size), mode="bicubic", antialias=True)
         self.images = images.clamp(-1, 1).expand(-1, 3, -1, -1)
         self.labels = labels
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a statistics file writes down; see `PixelDataset.provenance`."""
+        pixels, labels = digit_pixels()
+        digest = hashlib.sha256(pixels.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
+        provenance = self.request.provenance(self.split, len(self), digest, self.num_classes)
+        return provenance | {"preset": "none", "filter": "bicubic, antialiased, in floating point"}
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor | int]:
+    def __getitem__(self, index: int) -> Item:
         return {"image": self.images[index], "label": int(self.labels[index])}

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from PIL import Image, UnidentifiedImageError
-from torch.utils.data import Dataset
-from tqdm.auto import tqdm
-
 from ..errors import UsageError
-from .transforms import center_crop_resize, to_tensor
+from .file_list import FileList, map_files, names_below
+from .image_files import ImageFiles
+from .manifest import MANIFEST, SETTINGS
+from .reading import UnreadableImage, check_header
+from .request import DataRequest
 
 
-class ImageFolder(Dataset):
+class ImageFolder(ImageFiles):
     """Pictures of any format that Pillow reads, recursively, in sorted order, without labels.
 
     Hidden files (names that begin with a dot) are skipped; any other file that is no picture is an error, so
-    that a wrong folder is noticed before a long training. Items are dicts of `image` (3, size, size), float32
-    in [-1, 1]: centre-cropped, resized as in guided-diffusion.
+    that a wrong folder is noticed before a long training.
 
     Raises
     ------
@@ -26,43 +24,40 @@ class ImageFolder(Dataset):
         For a folder that is missing or empty, and for a file that is no image.
     """
 
-    def __init__(self, root: str | Path, size: int) -> None:
-        self.size = size
-        self.files = find_files(Path(root))
-        for file in tqdm(self.files, desc="checking images", unit=" images", delay=2):
-            open_image(file).close()
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        file = self.files[index]
-        try:
-            with open_image(file) as image:
-                return {"image": to_tensor(center_crop_resize(image.convert("RGB"), self.size))}
-        except OSError as error:
-            raise UsageError(f"Cannot read the image {file} ({error}): replace or remove it.") from error
+    def __init__(self, request: DataRequest) -> None:
+        files = find_files(Path(request.path))
+        broken = dict(broken_headers(files, keep_going=request.skip_bad_images))
+        super().__init__(request, files, request.without_splits())
+        for index, reason in broken.items():
+            self.note_bad(index, reason)
 
 
-def find_files(root: Path) -> list[Path]:
+def find_files(root: Path) -> FileList:
     """All files below `root` that are not hidden, sorted by path."""
     if not root.is_dir():
         raise UsageError(f"The data folder {root} does not exist: give folder:PATH with a folder of images.")
-    files = sorted(
-        path
-        for path in root.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
+    if (root / MANIFEST).exists() or (root / SETTINGS).exists():
+        raise UsageError(f"{root} is a prepared copy, with {MANIFEST} in it: use prepared:{root}.")
+    files = FileList(root, names_below(root))
     if not files:
         raise UsageError(f"The data folder {root} is empty: put images (PNG, JPEG, ..) in it or below it.")
     return files
 
 
-def open_image(file: Path) -> Image.Image:
-    """Open a picture lazily (only its header is read)."""
+def broken_headers(files: FileList, keep_going: bool) -> list[tuple[int, str]]:
+    """Index and reason of every file that is no picture; unless `keep_going`, the first of them is raised."""
+    broken = []
+    for index, error in enumerate(map_files(files, _header_error, description="checking images")):
+        if error is not None and not keep_going:
+            raise error
+        if error is not None:
+            broken.append((index, str(error)))
+    return broken
+
+
+def _header_error(file: Path) -> UnreadableImage | None:
     try:
-        return Image.open(file)
-    except UnidentifiedImageError:
-        raise UsageError(f"{file} is no image: remove it from the data folder, or hide it as .{file.name}.") from None
-    except OSError as error:
-        raise UsageError(f"Cannot open {file} ({error.strerror or error}): make it readable or remove it.") from error
+        check_header(file)
+    except UnreadableImage as error:
+        return error
+    return None

@@ -7,43 +7,75 @@ from collections.abc import Callable
 from torch.utils.data import Dataset
 
 from ..errors import UsageError
+from .celeba import CelebA
 from .digits import Digits
 from .folder import ImageFolder
+from .hub import HubImages, HubStream
+from .imagenet import ImageNet
 from .npz import NpzImages
+from .pixels import Item
+from .prepared import PreparedImages
+from .request import DataRequest
+from .transforms import find_preset
+from .wds import WebDatasetImages
 
 DATA_SPECS: dict[str, str] = {
     "digits": "handwritten digits inside scikit-learn, no download",
     "folder:PATH": "every image below a folder",
-    "npz:PATH": "array 'images' (N, H, W, 3), uint8, in a NumPy archive",
+    "npz:PATH": "array 'images' (N, H, W, 3), uint8, in a NumPy archive, and 'labels' (N,) if there are any",
+    "celeba:PATH": "aligned CelebA, the folder with img_align_celeba/ and list_eval_partition.txt",
+    "imagenet:PATH": "ImageNet, the folder with train/ and val/, a folder per class in each",
+    "hub:NAME[:CONFIG]": "a data set of the Hugging Face Hub, kept on disk (extra 'hub')",
+    "hub-stream:NAME[:CONFIG]": "the same, streamed",
+    "wds:PATTERN": "WebDataset shards, such as wds:/data/shard-{0000..0099}.tar (extra 'wds')",
+    "prepared:DIR": "a copy made by python -m ssd.data.prepare",
 }
 
-_OPENERS: dict[str, Callable[[str, int], Dataset]] = {
-    "digits": lambda path, size: Digits(size),
+_OPENERS: dict[str, Callable[[DataRequest], Dataset[Item]]] = {
+    "digits": Digits,
     "folder": ImageFolder,
     "npz": NpzImages,
+    "celeba": CelebA,
+    "imagenet": ImageNet,
+    "hub": HubImages,
+    "hub-stream": HubStream,
+    "wds": WebDatasetImages,
+    "prepared": PreparedImages,
 }
 
 
-def open_dataset(spec: str, size: int) -> Dataset:
+def open_dataset(
+    spec: str, size: int, preset: str = "adm", split: str = "train", skip_bad_images: bool = False
+) -> Dataset[Item]:
     """Open a data set by its name.
 
     Parameters
     ----------
     spec : str
-        One of `DATA_SPECS`: "digits", "folder:PATH" or "npz:PATH".
+        One of `DATA_SPECS`, such as "celeba:/data/celeba".
     size : int
         Side of the square images, in pixels.
+    preset : str
+        Crop and resize, one of `ssd.data.transforms.PRESETS`.
+    split : str
+        Part of the data, for data that have parts: "train", "valid", "test" or "all" of CelebA, "train" or "val" of
+        ImageNet, any split of a data set of the Hub.
+    skip_bad_images : bool
+        Replace an unreadable image by the next readable one (a stream drops it) and list it in `bad_images`, instead
+        of raising.
 
     Returns
     -------
     torch.utils.data.Dataset
-        With a length; items are dicts of `image`, (3, size, size) float32 in [-1, 1], and `label` (int) where the
-        data have labels.
+        Items are dicts of `image`, (3, size, size) float32 in [-1, 1], and `label` (int) where the data have labels.
+        `hub-stream` and `wds` are `ssd.data.stream.ImageStream`, the others have a length. All have `provenance`,
+        `num_classes` (None without labels) and `bad_images`.
 
     Raises
     ------
     UsageError
-        When the name is unknown, or the data are missing, empty or damaged.
+        When the name is unknown, the data are missing, empty, damaged or laid out in another way, or preset or split do
+        not fit them.
 
     Examples
     --------
@@ -51,7 +83,8 @@ def open_dataset(spec: str, size: int) -> Dataset:
     torch.Size([3, 16, 16])
     """
     kind, _, path = spec.partition(":")
-    takes_path = f"{kind}:PATH" in DATA_SPECS
+    takes_path = any(name.startswith(f"{kind}:") for name in DATA_SPECS)
     if kind not in _OPENERS or takes_path != bool(path):
         raise UsageError(f"Unknown data set {spec!r}: use one of {', '.join(DATA_SPECS)}.")
-    return _OPENERS[kind](path, size)
+    request = DataRequest(spec, path, size, find_preset(preset, size), split, skip_bad_images)
+    return _OPENERS[kind](request)

@@ -1,0 +1,153 @@
+"""Images per second of the data loader: from JPEG originals, prepared PNGs and the packed form, by worker processes.
+
+python benchmarks/loader.py
+python benchmarks/loader.py --size 128 --workers '[0, 4, 8]' --repeats 5
+python benchmarks/loader.py --data celeba:/data/celeba
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, default_collate
+
+from ssd.cli import CommandParser
+from ssd.data import open_dataset
+from ssd.data.copying import write_copy
+from ssd.data.order import EndlessShuffle
+from ssd.data.pixels import PixelDataset
+from ssd.data.transforms import pixels_to_tensor
+from ssd.errors import exit_on_usage_error
+
+
+@dataclass
+class LoaderBenchmark:
+    """Settings of the benchmark.
+
+    Parameters
+    ----------
+    data : str, optional
+        Originals to measure with. Default: made-up JPEGs of CelebA's 178 x 218 pixels with the spectrum of photographs.
+    size : int
+        Side of the images in pixels.
+    num_images : int
+        How many pictures to make up.
+    batch_size : int
+        Images per batch.
+    workers : list of int
+        Numbers of worker processes to try.
+    seconds : float
+        Length of one measurement.
+    repeats : int
+        Measurements of each kind, taken in turn; the best is reported, since other work on the machine only slows down.
+    """
+
+    data: str | None = None
+    size: int = 64
+    num_images: int = 2000
+    batch_size: int = 64
+    workers: list[int] = field(default_factory=lambda: [0, 1, 2])
+    seconds: float = 2.0
+    repeats: int = 3
+
+
+def main() -> None:
+    with exit_on_usage_error(ValueError):
+        parser = CommandParser(description=__doc__)
+        parser.add_class_arguments(LoaderBenchmark)
+        settings = LoaderBenchmark(**parser.parse_args().as_dict())
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder, exit_on_usage_error():
+        datasets = make_datasets(settings, Path(folder))
+        print(f"torch {torch.__version__}, Pillow {Image.__version__}, {settings}\n")
+        print_rates(datasets, settings)
+        print_stages(datasets, settings)
+
+
+def make_datasets(settings: LoaderBenchmark, folder: Path) -> dict[str, PixelDataset]:
+    """The same images as originals, prepared PNGs and packed."""
+    spec = settings.data
+    if spec is None:
+        (folder / "jpeg").mkdir()
+        for index in range(settings.num_images):
+            photograph(index).save(folder / "jpeg" / f"{index:06d}.jpg", quality=90)
+        spec = f"folder:{folder / 'jpeg'}"
+    originals = cast(PixelDataset, open_dataset(spec, settings.size))
+    datasets = {"originals": originals}
+    for image_format in ("png", "packed"):
+        write_copy(originals, folder / image_format, image_format, workers=2)
+        datasets[image_format] = cast(PixelDataset, open_dataset(f"prepared:{folder / image_format}", settings.size))
+    return datasets
+
+
+def photograph(seed: int) -> Image.Image:
+    """Noise of 178 x 218 pixels whose amplitudes fall with frequency as in photographs: as hard to compress."""
+    height, width = 218, 178
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
+    frequency[0, 0] = 1 / height
+    noise = np.random.default_rng(seed).normal(size=(3, height, width))
+    smooth = np.fft.ifft2(np.fft.fft2(noise) / frequency**1.2).real
+    smooth = 128 + 50 * (smooth - smooth.mean()) / smooth.std()
+    return Image.fromarray(smooth.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+def print_rates(datasets: dict[str, PixelDataset], settings: LoaderBenchmark) -> None:
+    """A table of images per second: a row per form, a column per number of workers."""
+    best = dict.fromkeys(((form, workers) for form in datasets for workers in settings.workers), 0.0)
+    for _ in range(settings.repeats):
+        for form, workers in best:
+            best[form, workers] = max(best[form, workers], rate(datasets[form], workers, settings))
+    print("images/s    " + "".join(f"{workers:>4} workers" for workers in settings.workers))
+    for form in datasets:
+        print(f"{form:12}" + "".join(f"{best[form, workers]:12.0f}" for workers in settings.workers))
+
+
+def rate(dataset: PixelDataset, workers: int, settings: LoaderBenchmark) -> float:
+    """Images per second once the workers run, counting only batches that were touched."""
+    order = EndlessShuffle(len(dataset), settings.batch_size, seed=0)
+    batches = iter(DataLoader(dataset, settings.batch_size, sampler=order, num_workers=workers))
+    for _ in range(2 * workers + 1):
+        next(batches)["image"].sum()
+    images, start = 0, time.perf_counter()
+    while time.perf_counter() - start < settings.seconds:
+        images += len(next(batches)["image"].sum((1, 2, 3)))
+    return images / (time.perf_counter() - start)
+
+
+def print_stages(datasets: dict[str, PixelDataset], settings: LoaderBenchmark) -> None:
+    """Where the time of one image goes, in one process."""
+    indices = np.random.default_rng(0).permutation(len(datasets["png"]))[:512]
+    batch = np.stack([datasets["png"].pixels(int(index)) for index in indices[: settings.batch_size]])
+    items = datasets["packed"].__getitems__([int(index) for index in indices[: settings.batch_size]])
+    stages: dict[str, tuple[Callable[[], object], int]] = {
+        f"pixels from {form}": (lambda dataset=dataset: read_all(dataset, indices), len(indices))  # type: ignore[misc]
+        for form, dataset in datasets.items()
+    }
+    stages["8 bits to [-1, 1], per batch"] = (lambda: pixels_to_tensor(batch), len(batch))
+    stages["collate, per batch"] = (lambda: default_collate(items), len(items))
+    print("\nmicroseconds per image, one process")
+    for name, (work, count) in stages.items():
+        print(f"{name:30}{1e6 * min(seconds(work) for _ in range(2 + settings.repeats)) / count:8.1f}")
+
+
+def read_all(dataset: PixelDataset, indices: np.ndarray) -> None:
+    for index in indices:
+        dataset.pixels(int(index))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

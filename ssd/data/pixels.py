@@ -1,0 +1,130 @@
+"""What all data sets with a length share: 8-bit pixels to tensors, labels, unreadable images, provenance.
+
+B images in a batch, S pixels a side.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from .reading import ReadError, UnreadableImage, without_advice
+from .request import DataRequest
+from .transforms import pixels_to_tensor
+
+logger = logging.getLogger("ssd")
+
+Item = dict[str, "torch.Tensor | int"]
+
+
+class PixelDataset(Dataset[Item], ABC):
+    """Images by index. A subclass supplies `pixels`, `image_name` and `content_hash`.
+
+    Items are dicts of `image` (3, S, S), float32 in [-1, 1], and `label` (int) where the data have labels.
+
+    With `skip_bad_images` an unreadable image is replaced by the next readable one, so that the item of an index never
+    depends on what was read before; each is logged once and listed in `bad_images`. Worker processes have their own
+    copies of the data set, and so their own lists.
+
+    Parameters
+    ----------
+    request : DataRequest
+    count : int
+        Number of images.
+    split : str
+        Proper name of the split.
+    labels : np.ndarray, optional
+        (count,), integers.
+    num_classes : int, optional
+    """
+
+    def __init__(
+        self,
+        request: DataRequest,
+        count: int,
+        split: str,
+        labels: np.ndarray | None = None,
+        num_classes: int | None = None,
+    ) -> None:
+        self.request = request
+        self.size = request.size
+        self.count = count
+        self.split = split
+        self.labels = labels
+        self.num_classes = num_classes
+        self._bad: dict[int, str] = {}
+        if request.preset.celeba_box is not None:
+            self.read(0)  # a box that does not fit these pictures is noticed now
+
+    @abstractmethod
+    def pixels(self, index: int) -> np.ndarray:
+        """The image (S, S, 3), uint8. Raises `UnreadableImage`."""
+
+    @abstractmethod
+    def image_name(self, index: int) -> str:
+        """Where an image came from, relative to the data set."""
+
+    @abstractmethod
+    def content_hash(self) -> str:
+        """Changes when the data change."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a statistics file writes down: spec, preset, filter, split, size, count, hash, num_classes."""
+        return self.request.provenance(self.split, self.count, self._content_hash, self.num_classes)
+
+    @cached_property
+    def _content_hash(self) -> str:
+        return self.content_hash()
+
+    @property
+    def bad_images(self) -> list[str]:
+        """Names of the images that this copy of the data set found unreadable and replaced."""
+        return [self.image_name(index) for index in sorted(self._bad)]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Item:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
+        """The items of a batch at once, which is what a `DataLoader` asks for: one conversion for all of them."""
+        pixels = np.empty((len(indices), self.size, self.size, 3), dtype=np.uint8)
+        used = [self._read_into(pixels[row], index) for row, index in enumerate(indices)]
+        images = pixels_to_tensor(pixels)
+        if self.labels is None:
+            return [{"image": image} for image in images]
+        return [{"image": image, "label": int(self.labels[index])} for image, index in zip(images, used)]
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """Pixels (S, S, 3), uint8, and the index they come from: another one if that image is skipped."""
+        if not -self.count <= index < self.count:
+            raise IndexError(f"index {index} of a data set of {self.count} images")
+        for candidate in (position % self.count for position in range(index, index + self.count)):
+            if candidate in self._bad:
+                continue
+            try:
+                return self.pixels(candidate), candidate
+            except UnreadableImage as error:
+                if not self.request.skip_bad_images:
+                    raise
+                self.note_bad(candidate, str(error))
+        raise ReadError(f"None of the {self.count} images of {self.request.spec} can be read.")
+
+    def note_bad(self, index: int, reason: str) -> None:
+        """Remember an unreadable image, and say so once."""
+        if index not in self._bad:
+            self._bad[index] = reason
+            logger.warning("skipping unreadable image %d: %s", len(self._bad), without_advice(reason))
+
+    def _read_into(self, row: np.ndarray, index: int) -> int:
+        row[...], used = self.read(index)
+        return used

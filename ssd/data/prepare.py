@@ -1,0 +1,93 @@
+"""Make a prepared copy of a data set: cropped and resized once, so that training only has to read.
+
+    python -m ssd.data.prepare celeba:/data/celeba --size 64 --preset adm --out /data/celeba64
+    python -m ssd.data.prepare imagenet:/data/imagenet --size 64 --format packed --out /data/imagenet64 --workers 16
+    accelerate launch train/train_ssd.py --data prepared:/data/celeba64 --res 64 --out runs/celeba64
+
+An interrupted run goes on when the same command is given again. manifest.json is written last and says what the copy
+is.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..cli import CommandParser
+from ..errors import UsageError, exit_on_usage_error
+from .copying import write_copy
+from .pixels import PixelDataset
+from .prepared import PreparedImages
+from .specs import open_dataset
+
+
+@dataclass
+class PrepareConfig:
+    """Settings of a copy.
+
+    Parameters
+    ----------
+    out : str
+        New folder for the copy, or the one of an interrupted run.
+    size : int
+        Side of the square images in pixels.
+    preset : str
+        Crop and resize: adm, adm_shrink_first, ddim128 or sde140.
+    split : str
+        Part of the data: train, valid, test or all, where the data have splits.
+    format : str
+        png: one file per image, to look at. packed: one array, mapped into memory, which is the fastest to read.
+    workers : int, optional
+        Processes. Default: one per core.
+    skip_bad_images : bool
+        Replace unreadable images by the next readable one and list them, instead of stopping.
+    """
+
+    out: str
+    size: int = 64
+    preset: str = "adm"
+    split: str = "train"
+    format: Literal["png", "packed"] = "png"
+    workers: int | None = None
+    skip_bad_images: bool = False
+
+
+def parse(arguments: list[str] | None) -> tuple[str, PrepareConfig]:
+    """Spec and settings from the command line."""
+    parser = CommandParser(prog="python -m ssd.data.prepare", description=__doc__)
+    parser.add_argument("spec", type=str, metavar="SPEC", help="Data set: KIND:PATH, such as celeba:/data/celeba.")
+    parser.add_class_arguments(PrepareConfig)
+    values = parser.parse_args(arguments).as_dict()
+    return values.pop("spec"), PrepareConfig(**values)
+
+
+def open_original(spec: str, config: PrepareConfig) -> PixelDataset:
+    """The data set to copy, which must have 8-bit images and a length."""
+    dataset = open_dataset(spec, config.size, config.preset, config.split, config.skip_bad_images)
+    if not isinstance(dataset, PixelDataset) or isinstance(dataset, PreparedImages):
+        raise UsageError(f"{spec} cannot be prepared: give celeba, imagenet, folder, npz or hub (not streamed).")
+    return dataset
+
+
+def main(arguments: list[str] | None = None) -> None:
+    with exit_on_usage_error(OSError):
+        spec, config = parse(arguments)
+        workers = len(os.sched_getaffinity(0)) if config.workers is None else config.workers
+        if config.size < 1 or workers < 1:
+            raise UsageError(f"--size and --workers must be at least 1, got {config.size} and {workers}.")
+        dataset = open_original(spec, config)
+        try:
+            manifest, made = write_copy(dataset, Path(config.out), config.format, workers)
+        except KeyboardInterrupt:
+            raise SystemExit("interrupted: run the same command again to go on") from None
+    print(f"{manifest.count} images of {manifest.size} x {manifest.size} in {config.out}, {made} of them made now.")  # noqa: T201
+    if manifest.bad_images:
+        shown = ", ".join(manifest.bad_images[:5]) + (", .." if len(manifest.bad_images) > 5 else "")
+        print(f"{len(manifest.bad_images)} unreadable images were replaced, all in manifest.json: {shown}")  # noqa: T201
+    print(f"Train with  --data prepared:{config.out} --res {manifest.size}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Reading one picture, and the errors that name it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import UsageError
+
+PILLOW_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises for damaged files, by format."""
+
+
+class ReadError(UsageError):
+    """Data that cannot be used, noticed while they are read.
+
+    A `DataLoader` rebuilds the exception of a worker process from its printed traceback; only the message is kept,
+    so that it stays one line.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.rpartition(f"{type(self).__name__}: ")[2].split()))
+
+
+class UnreadableImage(ReadError):
+    """One picture cannot be read: the error that `skip_bad_images` turns into a warning."""
+
+
+def read_rgb(open_image: Callable[[], Image.Image], name: str) -> Image.Image:
+    """Open and decode a picture as 8-bit RGB; transparency is dropped.
+
+    Raises
+    ------
+    UnreadableImage
+        Naming the picture by `name`.
+    """
+    try:
+        with open_image() as image:
+            return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"{name} is no image: replace or remove it, or use --skip_bad_images true.") from None
+    except PILLOW_ERRORS as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnreadableImage(
+            f"Cannot read the image {name} ({reason}): replace or remove it, or use --skip_bad_images true."
+        ) from error
+
+
+def check_header(file: Path) -> None:
+    """Raise `UnreadableImage` unless the file begins like a picture; its pixels are not read."""
+    try:
+        Image.open(file).close()
+    except UnidentifiedImageError:
+        raise UnreadableImage(
+            f"{file} is no image: remove it from the data folder, or hide it as .{file.name}."
+        ) from None
+    except PILLOW_ERRORS as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnreadableImage(f"Cannot open {file} ({reason}): make it readable or remove it.") from error
+
+
+def without_advice(message: str) -> str:
+    """The message of an `UnreadableImage` up to the advice after its last colon, for those who want to go on."""
+    return message.rpartition(": ")[0]

@@ -1,0 +1,57 @@
+"""What was asked for: the arguments of `open_dataset`, checked and in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UsageError
+from .transforms import Preset
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """A data set as asked for; every reader gets one.
+
+    Parameters
+    ----------
+    spec : str
+        The whole name, KIND:PATH.
+    path : str
+        The part after the first colon.
+    size : int
+        Side of the images in pixels.
+    preset : Preset
+    split : str
+    skip_bad_images : bool
+    """
+
+    spec: str
+    path: str
+    size: int
+    preset: Preset
+    split: str = "train"
+    skip_bad_images: bool = False
+
+    def provenance(self, split: str, count: int | None, content_hash: str, num_classes: int | None) -> dict[str, Any]:
+        """What a statistics file writes down about the images it was made of."""
+        return {
+            "spec": self.spec,
+            "preset": self.preset.name,
+            "filter": self.preset.filter,
+            "split": split,
+            "size": self.size,
+            "count": count,
+            "hash": content_hash,
+            "num_classes": num_classes,
+        }
+
+    def choose_split(self, names: dict[str, str]) -> str:
+        """The split asked for by its proper name; `names` maps all names, also alternative ones, to proper ones."""
+        if self.split not in names:
+            raise UsageError(f"{self.spec} has no split {self.split!r}: use one of {', '.join(names)}.")
+        return names[self.split]
+
+    def without_splits(self) -> str:
+        """For data that have no splits: "all", unless a part was asked for by name."""
+        return self.choose_split({"train": "all", "all": "all"})

@@ -1,0 +1,185 @@
+"""Data sets without random access: shards that are read from front to back."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import IterableDataset, get_worker_info
+
+from ..seeding import numpy_generator
+from .pixels import Item
+from .reading import ReadError, UnreadableImage, read_rgb, without_advice
+from .request import DataRequest
+from .transforms import pixels_to_tensor
+
+logger = logging.getLogger("ssd")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture that is not decoded yet.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    open_image : callable
+        Returns the picture.
+    label : int, optional
+    """
+
+    name: str
+    open_image: Callable[[], Image.Image]
+    label: int | None = None
+
+
+class ImageStream(IterableDataset[Item], ABC):
+    """Images in shards, read in order. A subclass supplies `read_shard` and `content_hash`.
+
+    Items are dicts of `image` (3, size, size), float32 in [-1, 1], and `label` (int) where the data have labels.
+
+    By itself it is one pass in the order of the shards, for statistics; `set_position` turns it into an endless
+    shuffled stream for training. The work is divided over processes and their `DataLoader` workers: by shards where
+    there are at least as many, else every part reads all shards and keeps its share of the images.
+
+    Unlike data sets with a length, a stream does not resume exactly. It begins a new pass in a new order, which depends
+    on (seed, first_sample), so that nothing has to be read again and no beginning is seen twice. While uninterrupted,
+    the order is a function of (seed, first_sample, world_size, number of workers).
+
+    Parameters
+    ----------
+    request : DataRequest
+    split : str
+        Proper name of the split.
+    num_shards : int
+    image_count : int, optional
+        Number of images, where it is known.
+    num_classes : int, optional
+    """
+
+    SHUFFLE_BUFFER = 1000
+    """Undecoded images among which the next one is drawn."""
+
+    def __init__(
+        self,
+        request: DataRequest,
+        split: str,
+        num_shards: int,
+        image_count: int | None = None,
+        num_classes: int | None = None,
+    ) -> None:
+        self.request = request
+        self.size = request.size
+        self.split = split
+        self.num_shards = num_shards
+        self.image_count = image_count
+        self.num_classes = num_classes
+        self.bad_images: list[str] = []
+        self._rank, self._world_size = 0, 1
+        self._first_sample, self._seed = 0, 0
+        self._endless = False
+
+    @abstractmethod
+    def read_shard(self, shard: int) -> Iterator[Sample]:
+        """The samples of one shard, in order."""
+
+    @abstractmethod
+    def content_hash(self) -> str:
+        """Changes when the data change, as far as that can be seen without reading them."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a statistics file writes down; `count` is None where it is not known."""
+        return self.request.provenance(self.split, self.image_count, self.content_hash(), self.num_classes)
+
+    def set_share(self, rank: int, world_size: int) -> None:
+        """One pass in which this process reads its part: for statistics over several processes."""
+        self._rank, self._world_size, self._endless = rank, world_size, False
+
+    def set_position(self, first_sample: int, rank: int = 0, world_size: int = 1, seed: int = 0) -> None:
+        """An endless shuffled stream for training; to be called before the `DataLoader` is iterated.
+
+        Parameters
+        ----------
+        first_sample : int
+            Images that training has seen so far, over all processes (step times global batch size).
+        rank, world_size : int
+            This process and the number of processes.
+        seed : int
+        """
+        self._rank, self._world_size, self._endless = rank, world_size, True
+        self._first_sample, self._seed = first_sample, seed
+
+    def __iter__(self) -> Iterator[Item]:
+        worker = get_worker_info()
+        workers, worker_id = (worker.num_workers, worker.id) if worker else (1, 0)
+        part, parts = self._rank * workers + worker_id, self._world_size * workers
+        if not self._endless:
+            yield from self._decoded(self._share(range(self.num_shards), part, parts))
+            return
+        for number in count():
+            before = len(self.bad_images)
+            empty = True
+            for item in self._decoded(self._shuffled_pass(number, part, parts)):
+                empty = False
+                yield item
+            if empty:
+                bad = len(self.bad_images) - before
+                raise ReadError(
+                    f"{self.request.spec} has no image for part {part + 1} of {parts} (processes times workers)"
+                    f"{f', {bad} are unreadable' if bad else ''}: use fewer workers or more images."
+                )
+
+    def _shuffled_pass(self, number: int, part: int, parts: int) -> Iterator[Sample]:
+        key = (self._first_sample, number)
+        order = numpy_generator(self._seed, "shards", *key).permutation(self.num_shards)
+        buffer_order = numpy_generator(self._seed, "stream", *key, part)
+        return shuffle(self._share(order, part, parts), buffer_order, self.SHUFFLE_BUFFER)
+
+    def _share(self, shards: range | np.ndarray, part: int, parts: int) -> Iterator[Sample]:
+        if len(shards) >= parts:
+            return self._read_shards(shards[part::parts])
+        return islice(self._read_shards(shards), part, None, parts)
+
+    def _read_shards(self, shards: range | np.ndarray) -> Iterator[Sample]:
+        for shard in shards:
+            try:
+                yield from self.read_shard(int(shard))
+            except UnreadableImage as error:  # the shard is damaged; the others may be whole
+                self._note_bad(f"shard {shard}", error)
+
+    def _decoded(self, samples: Iterator[Sample]) -> Iterator[Item]:
+        for sample in samples:
+            try:
+                picture = read_rgb(sample.open_image, sample.name)
+            except UnreadableImage as error:
+                self._note_bad(sample.name, error)
+                continue
+            pixels = self.request.preset.apply(picture, self.size, sample.name)
+            image = pixels_to_tensor(np.array(pixels)[None])[0]
+            yield {"image": image} if sample.label is None else {"image": image, "label": sample.label}
+
+    def _note_bad(self, name: str, error: UnreadableImage) -> None:
+        if not self.request.skip_bad_images:
+            raise error
+        if name not in self.bad_images:
+            self.bad_images.append(name)
+            logger.warning("skipping unreadable image %d: %s", len(self.bad_images), without_advice(str(error)))
+
+
+def shuffle(samples: Iterator[Sample], generator: np.random.Generator, size: int) -> Iterator[Sample]:
+    """Draw the next sample among the following `size` ones."""
+    buffer = list(islice(samples, size))
+    for sample in samples:
+        position = int(generator.integers(len(buffer)))
+        yield buffer[position]
+        buffer[position] = sample
+    for position in generator.permutation(len(buffer)):
+        yield buffer[position]
