@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.stats import chisquare
 
 from flexi_unet import FlexiUNet2DModel
@@ -17,7 +18,7 @@ from ssd.errors import TrainingStopped, UsageError
 from ssd.losses import min_snr_loss, training_pair
 from ssd.noise_schedule import NoiseSchedule, make_betas
 from ssd.resolution_schedule import ResolutionSchedule, pyramid
-from ssd.training import checkpoints
+from ssd.training import checkpoints, plot
 from ssd.training.checkpoints import (
     Progress,
     TrainState,
@@ -307,3 +308,22 @@ def test_default_networks_build(res: int) -> None:
 def test_wrong_settings_are_explained(settings: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         TrainConfig(res=16, data="digits", out="x", **settings)
+
+
+def test_plot_draws_runs_side_by_side(tmp_path, capsys) -> None:
+    pytest.importorskip("matplotlib")
+    for run in ("a", "b"):
+        (tmp_path / run).mkdir()
+        log = LossLog(tmp_path / run / "log.csv", ["loss_8x8", "loss_4x4"])
+        for step in range(1, 5):
+            log.add(step % 2, torch.tensor(1.0 / step), 4)
+            log.add_step(1.0, 0.0)
+            log.write(step)
+    plot.main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "new" / "c.png"), "--smooth", "2"])
+    assert Image.open(tmp_path / "new" / "c.png").size[0] > 1000
+    steps, means = plot.read_losses(tmp_path / "a", smooth=2)["loss"]
+    assert steps == [2, 4]
+    assert means == pytest.approx([0.75, (1 / 3 + 1 / 4) / 2], rel=1e-4)
+    with pytest.raises(SystemExit):
+        plot.main([str(tmp_path)])
+    assert "has no log.csv" in capsys.readouterr().err

@@ -3,10 +3,11 @@
     accelerate launch train/train_ssd.py --config configs/digits.yaml
     accelerate launch train/train_ssd.py --res 256 --levels 5 --data folder:/path/to/images --out runs/x
     accelerate launch train/train_ssd.py --config configs/digits.yaml --max_steps 100 --dry_run true
-    accelerate launch --config_file configs/accelerate/multi_gpu.yaml train/train_ssd.py --config configs/x.yaml
+    accelerate launch --config_file configs/accelerate/multi_gpu.yaml train/train_ssd.py \\
+        --config configs/celeba64_4l.yaml --data celeba:/data/celeba
 
 Flags override the YAML file; later ones win. --print_config prints all settings.
-SIGTERM and SIGUSR1 save a checkpoint and end the run; --resume true continues it.
+SIGTERM, SIGUSR1 and Ctrl-C save a checkpoint and end the run; --resume true continues it.
 """
 
 from __future__ import annotations
