@@ -98,7 +98,15 @@ def test_kill_nine_at_twenty_random_moments(uninterrupted, tmp_path) -> None:
         assert_same_run(uninterrupted, out)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+    ids=lambda number: number.name,
+)
 def test_a_polite_signal_saves_and_exits_with_zero(uninterrupted, tmp_path, number) -> None:
     out = tmp_path / "x"
     process = start(out)

@@ -52,7 +52,7 @@ from ssd.training.logs import LossLog
 from ssd.training.routes import RouteSampler
 from ssd.training.run_folder import check_out_folder, prepare_out_folder, training_card
 from ssd.training.sample_order import BatchSizes, EndlessBatches
-from ssd.training.summary import summarize
+from ssd.training.summary import mean_gflops, route_costs, summarize
 
 NUM_SAMPLES = 64
 
@@ -163,7 +163,8 @@ def train(
     log = None
     if is_main:
         log = LossLog(out / "log.csv", [f"loss_{h}x{w}" for h, w in scheduler.resolutions], progress.step)
-    accelerator.init_trackers("tensorboard")
+    gflops = mean_gflops(route_costs(unet, scheduler)) if is_main else 0.0
+    accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else "scale-space-diffusion")
     bar = tqdm(initial=progress.step, total=config.total_steps, desc="training", unit=" steps", disable=not is_main)
     bad_in_a_row, start, hours_before = 0, time.perf_counter(), progress.hours
 
@@ -172,7 +173,7 @@ def train(
         if is_main:
             save_checkpoint(state, out / "checkpoints", asdict(config), config.keep, config.milestone_every)
             pipeline = SSDPipeline(ema.networks[0], copy.deepcopy(scheduler))
-            save_pipeline(pipeline, out, training_card(config, pipeline, progress))
+            save_pipeline(pipeline, out, training_card(config, pipeline, progress, gflops))
 
     unet.train()
     with StopRequest() as stop:
