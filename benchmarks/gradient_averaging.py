@@ -44,7 +44,7 @@ def main() -> None:
         )
 
 
-def one_round(network, unet, accelerator: Accelerator, average: bool) -> float:
+def one_round(network: torch.nn.Module, unet: torch.nn.Module, accelerator: Accelerator, average: bool) -> float:
     """Seconds for one step of every route."""
     start = time.perf_counter()
     for size, output in ROUTES:
