@@ -7,6 +7,7 @@ python benchmarks/scaling.py --plot benchmarks/scaling.png --steps 12
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,19 +71,14 @@ def measure(settings: ScalingBenchmark) -> list[tuple[int, int, float, float]]:
             pairs = [(t, scheduler.previous_timestep(t)) for t in scheduler.timesteps.tolist()]
             gflops = sum(count_gflops(unet, scheduler.size_at(t), scheduler.size_at(s)) for t, s in pairs)
             pipeline(settings.batch_size, num_inference_steps=max(levels, 3), output_type="pt")
-            time = seconds(
-                lambda p=pipeline: p(settings.batch_size, num_inference_steps=settings.steps, output_type="pt")
-            )
-            rows.append((res, levels, gflops, time / settings.batch_size))
+            work = partial(pipeline, settings.batch_size, num_inference_steps=settings.steps, output_type="pt")
+            rows.append((res, levels, gflops, seconds(work) / settings.batch_size))
     return rows
 
 
 def table(rows: list[tuple[int, int, float, float]]) -> str:
     """Markdown."""
-    lines = [
-        "| resolution | levels | GFLOPs per image | seconds per image | GFLOPs per second |",
-        "|---|---|---|---|---|",
-    ]
+    lines = ["| resolution | levels | GFLOPs per image | seconds per image | GFLOPs per second |", "|" + "---|" * 5]
     lines += [f"| {res} | {n} | {gflops:.1f} | {time:.3f} | {gflops / time:.0f} |" for res, n, gflops, time in rows]
     return "\n".join(lines)
 
