@@ -55,9 +55,9 @@ format: install  ## rewrite the code in the house style
 type: install  ## check types
 	$(BIN)/mypy
 
-bench: install  ## measure: GFLOPs per route, and the sampler against the bare network
+bench: install  ## measure on this machine and write benchmarks/results.md (a few minutes)
 	$(BIN)/python benchmarks/flops.py
-	$(BIN)/python benchmarks/sampler.py
+	$(BIN)/python benchmarks/run.py
 
 docs: install  ## write the API reference to build/docs
 	$(BIN)/pdoc --docformat numpy --output-directory build/docs ssd flexi_unet

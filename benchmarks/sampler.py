@@ -1,22 +1,25 @@
-"""The sampler's time against the bare network calls of the same routes, side by side in one run.
+"""The sampler: against the bare network, against the Lanczos fallback, and against diffusers' DDPMPipeline.
 
 python benchmarks/sampler.py
-python benchmarks/sampler.py --res 64 --levels 4 --steps 50 --batch_size 16 --repeats 3
+python benchmarks/sampler.py --levels 2 --steps 20 --batch_size 4 --pairs 3
 """
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from diffusers import DDPMPipeline, DDPMScheduler
+from measuring import Row, paired, random_weights, same_unet2d, table
 
 from flexi_unet import FlexiUNet2DModel
+from flexi_unet.flops import count_gflops
 from ssd import SSDPipeline, SSDScheduler
 from ssd.cli import CommandParser
 from ssd.errors import exit_on_usage_error
+from ssd.operators import ImplicitOperator, LinearOperator, resize_operator
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass
@@ -33,15 +36,18 @@ class SamplerBenchmark:
         Sampling steps.
     batch_size : int
         Images per call.
-    repeats : int
-        Pairs of measurements; the median ratio is reported.
+    base : int
+        Width of the finest stage; the others are 2, 3 and 4 times wider, as at 64 pixels in the paper (base 128).
+    pairs : int
+        Alternating measurements; the median ratio is reported.
     """
 
     res: int = 64
     levels: int = 4
     steps: int = 50
     batch_size: int = 16
-    repeats: int = 3
+    base: int = 32
+    pairs: int = 3
 
 
 def main() -> None:
@@ -49,45 +55,76 @@ def main() -> None:
         parser = CommandParser(description=__doc__)
         parser.add_class_arguments(SamplerBenchmark)
         settings = SamplerBenchmark(**parser.parse_args().as_dict())
-        unet = FlexiUNet2DModel(settings.res, block_out_channels=(32, 32, 64, 64)).eval()
-        pipeline = SSDPipeline(unet, SSDScheduler(sample_size=settings.res, num_levels=settings.levels))
-        pipeline.scheduler.set_timesteps(settings.steps)
+        rows = measure(settings)
+    print(table(rows))
+
+
+def measure(settings: SamplerBenchmark) -> list[Row]:
+    widths = tuple(settings.base * multiple for multiple in (1, 2, 3, 4))
+    unet = FlexiUNet2DModel(settings.res, block_out_channels=widths)
+    random_weights(unet).eval().to(DEVICE)
+    pipeline = SSDPipeline(unet, SSDScheduler(sample_size=settings.res, num_levels=settings.levels))
     pipeline.set_progress_bar_config(disable=True)
-    torch.manual_seed(0)
-
-    ratios = []
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {settings}")
-    for _ in range(settings.repeats):
-        network = seconds(lambda: bare_network(pipeline, settings.batch_size))
-        whole = seconds(lambda: pipeline(settings.batch_size, num_inference_steps=settings.steps, output_type="pt"))
-        ratios.append(whole / network)
-        print(f"  network {network:7.3f} s   pipeline {whole:7.3f} s   ratio {ratios[-1]:.3f}")
-    print(f"pipeline / network, median: {statistics.median(ratios):.3f}")
-    print(f"one level change, {settings.batch_size} images: {1e3 * level_change(pipeline, settings.batch_size):.2f} ms")
+    pipeline.scheduler.set_timesteps(settings.steps)
+    return [against_network(pipeline, settings), level_change(settings), against_ddpm(pipeline, settings)]
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def against_network(pipeline: SSDPipeline, settings: SamplerBenchmark) -> Row:
+    """The whole pipeline / the network calls of the same routes and nothing else."""
+    scheduler, batch = pipeline.scheduler, settings.batch_size
+
+    @torch.no_grad()
+    def network() -> None:
+        for t in scheduler.timesteps.tolist():
+            sample = torch.zeros(batch, 3, *scheduler.size_at(t), device=DEVICE)
+            pipeline.unet(sample, t, scheduler.size_at(scheduler.previous_timestep(t)))
+
+    def whole() -> None:
+        pipeline(batch, num_inference_steps=settings.steps, output_type="pt")
+
+    ratio, one, other = paired(whole, network, settings.pairs)
+    what = f"pipeline, {settings.res} pixels, {settings.levels} levels, {settings.steps} steps, batch {batch}"
+    return Row(what, "bare network calls", ratio, "<= 1.05", f"{one:.2f} s, {other:.2f} s")
 
 
-@torch.no_grad()
-def bare_network(pipeline: SSDPipeline, batch_size: int) -> None:
-    """The network calls of one sampling run and nothing else."""
-    scheduler = pipeline.scheduler
-    for t in scheduler.timesteps.tolist():
-        sample = torch.zeros(batch_size, 3, *scheduler.size_at(t))
-        pipeline.unet(sample, t, scheduler.size_at(scheduler.previous_timestep(t)))
+def level_change(settings: SamplerBenchmark) -> Row:
+    """Mean and noise of one level change: the Lanczos fallback with 40 iterations / the closed form."""
+    fine, coarse = (settings.res, settings.res), (settings.res // 2, settings.res // 2)
+    closed = resize_operator(fine, coarse)
+    black_box = ImplicitOperator(closed.forward, fine, num_iterations=40)
+    residual = torch.randn(settings.batch_size, 3, *coarse, device=DEVICE)
+    noise = torch.randn(settings.batch_size, 3, *fine, device=DEVICE)
+
+    def draw(operator: LinearOperator) -> torch.Tensor:
+        spectral = operator.spectral
+        mean = spectral.gain(lambda lam: 0.9 * lam, residual)
+        return mean + spectral.covariance(lambda lam: 0.5 - 0.4 * lam**2).sqrt_apply(noise)
+
+    torch.testing.assert_close(draw(black_box), draw(closed), atol=1e-4, rtol=0)
+    ratio, slow, fast = paired(lambda: draw(black_box), lambda: draw(closed), settings.pairs)
+    what = f"level change {settings.res} -> {settings.res // 2}, batch {settings.batch_size}: Lanczos, 40 iterations"
+    return Row(what, "closed form", ratio, ">= 100", f"{slow:.2f} s, {1e3 * fast:.2f} ms")
 
 
-def level_change(pipeline: SSDPipeline, batch_size: int) -> float:
-    """Seconds for mean and noise of the finest level change, median of 20."""
-    process = pipeline.scheduler.process
-    t = process.resolution.level_changes[0] if process.resolution.level_changes else 1
-    x_0, x_t = (torch.randn(batch_size, 3, *process.size(i)) for i in (t - 1, t))
-    times = [seconds(lambda: process.posterior(x_0, x_t, s=t - 1, t=t).sample()) for _ in range(21)]
-    return statistics.median(times[1:])
+def against_ddpm(pipeline: SSDPipeline, settings: SamplerBenchmark) -> Row:
+    """How much of the speed-up over DDPMPipeline that the GFLOPs predict is reached."""
+    unet, scheduler = pipeline.unet, pipeline.scheduler
+    theirs = DDPMPipeline(random_weights(same_unet2d(unet)).eval().to(DEVICE), DDPMScheduler(prediction_type="sample"))
+    theirs.set_progress_bar_config(disable=True)
+    pairs = [(t, scheduler.previous_timestep(t)) for t in scheduler.timesteps.tolist()]
+    ours_gflops = sum(count_gflops(unet, scheduler.size_at(t), scheduler.size_at(s)) for t, s in pairs)
+    full = FlexiUNet2DModel.from_config({**unet.config, "decoder_exit": "full"})
+    size = scheduler.size_at(-1)
+    predicted = len(pairs) * count_gflops(full, size, size) / ours_gflops
+    ratio, slow, fast = paired(
+        lambda: theirs(settings.batch_size, num_inference_steps=settings.steps, output_type="np"),
+        lambda: pipeline(settings.batch_size, num_inference_steps=settings.steps, output_type="np"),
+        settings.pairs,
+    )
+    note = f"{slow:.2f} s / {fast:.2f} s = {ratio:.2f} x; GFLOPs predict {predicted:.2f} x"
+    return Row(
+        "speed-up over DDPMPipeline, same widths and steps", "the ratio of GFLOPs", ratio / predicted, ">= 0.9", note
+    )
 
 
 if __name__ == "__main__":

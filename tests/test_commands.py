@@ -31,7 +31,9 @@ def trained(tmp_path_factory) -> Path:
 def test_training_writes_what_it_announces(trained) -> None:
     for name in ("model_index.json", "unet", "scheduler", "log.csv", "train_config.yaml", "tensorboard"):
         assert (trained / name).exists(), name
-    assert [path.name for path in sorted((trained / "checkpoints").iterdir())] == ["step_00000003", "step_00000006"]
+    names = [path.name for path in sorted((trained / "checkpoints").iterdir())]
+    assert names == ["latest", "step_00000003", "step_00000006"]
+    assert "16 x 16, 8 x 8" in (trained / "README.md").read_text()
     rows = list(csv.DictReader((trained / "log.csv").open()))
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
     assert {"loss", "loss_16x16", "loss_8x8", "images_per_second"} <= set(rows[0])
@@ -68,7 +70,7 @@ def final_state(out: Path) -> dict[str, torch.Tensor]:
     checkpoint = out / "checkpoints" / "step_00000006"
     return {
         f"{name}/{key}": value
-        for name in ("unet", "ema", "optimizer")
+        for name in ("unet", "ema_0", "optimizer")
         for key, value in load_file(checkpoint / f"{name}.safetensors").items()
     }
 
@@ -86,7 +88,7 @@ def test_resumed_training_is_the_uninterrupted_one(trained, tmp_path, run_comman
     assert losses[0] == losses[1]
     again = run_command(TRAIN, *shared, "--max_steps", "6", "--resume", "true")
     assert again.code == 0
-    assert "Finished 6 steps" in again.out
+    assert "Finished after 6 steps" in again.out
 
 
 def test_a_folder_of_images_trains(image_folder, tmp_path, run_command) -> None:
@@ -99,7 +101,7 @@ def test_sample_grids_are_drawn_on_the_way(tmp_path, run_command) -> None:
     flags = [*TINY, "--data", "digits", "--out", tmp_path / "x", "--max_steps", "2"]
     assert run_command(TRAIN, *flags, "--sample_every", "1", "--sample_steps", "2").code == 0
     names = [path.name for path in sorted((tmp_path / "x" / "samples").iterdir())]
-    assert names == ["step_00000001.png", "step_00000002.png"]
+    assert names == [f"step_{step:08d}{kind}.png" for step in (1, 2) for kind in ("", "_raw")]
 
 
 def test_dry_run_says_everything_and_writes_nothing(tmp_path, run_command) -> None:
@@ -165,6 +167,15 @@ def test_a_folder_with_another_run_is_safe(trained, run_command) -> None:
         "--learning_rate 0.5", "started with 0.0001"
     )
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_with_other_things_is_never_touched(tmp_path, run_command) -> None:
+    (tmp_path / "x" / "samples").mkdir(parents=True)
+    (tmp_path / "x" / "samples" / "mine.txt").write_text("keep me")
+    flags = [*TINY, "--data", "digits", "--max_steps", "2", "--out", tmp_path / "x"]
+    for more in ([], ["--overwrite", "true"], ["--resume", "true"]):
+        run_command(TRAIN, *flags, *more).assert_one_line_error("is not empty and holds no run")
+    assert (tmp_path / "x" / "samples" / "mine.txt").exists()
 
 
 def test_overwrite_starts_anew_and_keeps_foreign_files(tmp_path, run_command) -> None:

@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 
 from ssd.data import open_dataset
-from ssd.data.order import EndlessShuffle
 from ssd.data.transforms import center_crop_resize, to_tensor
 from ssd.errors import UsageError
 
@@ -107,23 +106,3 @@ def test_damaged_archives_are_explained(tmp_path) -> None:
     (tmp_path / "x.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UsageError, match="no complete npz archive"):
         open_dataset(f"npz:{tmp_path / 'x.npz'}", 8)
-
-
-def take(order: EndlessShuffle, count: int) -> list[int]:
-    return [index for index, _ in zip(order, range(count))]
-
-
-def test_order_visits_everything_once_per_epoch() -> None:
-    indices = take(EndlessShuffle(10, batch_size=4, seed=0), 40)
-    for epoch in range(4):
-        assert sorted(indices[10 * epoch : 10 * epoch + 10]) == list(range(10))
-    assert indices[:10] != indices[10:20]
-    assert take(EndlessShuffle(10, 4, seed=1), 10) != indices[:10]
-
-
-def test_order_starts_at_any_step_and_is_shared_by_processes() -> None:
-    whole = take(EndlessShuffle(10, batch_size=6, seed=0), 60)
-    assert take(EndlessShuffle(10, 6, seed=0, first_step=4), 36) == whole[24:]
-    parts = [take(EndlessShuffle(10, 3, seed=0, rank=rank, world_size=2), 30) for rank in (0, 1)]
-    together = [index for k in range(10) for part in parts for index in part[3 * k : 3 * k + 3]]
-    assert together == whole

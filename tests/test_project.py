@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 
 from ssd.training.config import build_scheduler, build_unet, parse_train_config
 
@@ -58,6 +59,16 @@ def test_every_config_builds(path: Path) -> None:
         unet = build_unet(config)
     assert build_scheduler(config).resolutions == unet.stage_sizes[: config.levels]
     assert set(yaml.safe_load(path.read_text())) <= set(vars(config))
+
+
+ACCELERATE_CONFIGS = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", ACCELERATE_CONFIGS, ids=[path.name for path in ACCELERATE_CONFIGS])
+def test_every_launch_config_loads(path: Path) -> None:
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= 1
+    assert str(config.mixed_precision) == "no"  # the training script decides
 
 
 def test_the_demo_runs_the_commands_of_the_readme() -> None:

@@ -3,10 +3,11 @@
     accelerate launch train/train_ssd.py --config configs/digits.yaml
     accelerate launch train/train_ssd.py --res 256 --levels 5 --data folder:/path/to/images --out runs/x
     accelerate launch train/train_ssd.py --config configs/digits.yaml --max_steps 100 --dry_run true
-    accelerate launch --config_file configs/accelerate/multi_gpu.yaml train/train_ssd.py --config configs/x.yaml
+    accelerate launch --config_file configs/accelerate/multi_gpu.yaml train/train_ssd.py \\
+        --config configs/celeba64_4l.yaml --data celeba:/data/celeba
 
 Flags override the YAML file; later ones win. --print_config prints all settings.
-SIGTERM and SIGUSR1 save a checkpoint and end the run; --resume true continues it.
+SIGTERM, SIGUSR1 and Ctrl-C save a checkpoint and end the run; --resume true continues it.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ from ssd.training.logs import LossLog
 from ssd.training.routes import RouteSampler
 from ssd.training.run_folder import check_out_folder, prepare_out_folder, training_card
 from ssd.training.sample_order import BatchSizes, EndlessBatches
-from ssd.training.summary import summarize
+from ssd.training.summary import mean_gflops, route_costs, summarize
 
 NUM_SAMPLES = 64
 
@@ -162,7 +163,8 @@ def train(
     log = None
     if is_main:
         log = LossLog(out / "log.csv", [f"loss_{h}x{w}" for h, w in scheduler.resolutions], progress.step)
-    accelerator.init_trackers("tensorboard")
+    gflops = mean_gflops(route_costs(unet, scheduler)) if is_main else 0.0
+    accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else "scale-space-diffusion")
     bar = tqdm(initial=progress.step, total=config.total_steps, desc="training", unit=" steps", disable=not is_main)
     bad_in_a_row, start, hours_before = 0, time.perf_counter(), progress.hours
 
@@ -171,7 +173,7 @@ def train(
         if is_main:
             save_checkpoint(state, out / "checkpoints", asdict(config), config.keep, config.milestone_every)
             pipeline = SSDPipeline(ema.networks[0], copy.deepcopy(scheduler))
-            save_pipeline(pipeline, out, training_card(config, pipeline, progress))
+            save_pipeline(pipeline, out, training_card(config, pipeline, progress, gflops))
 
     unet.train()
     with StopRequest() as stop:

@@ -1,4 +1,4 @@
-"""Stopping politely: SIGTERM and SIGUSR1 (a scheduler's warning) ask the run to save and end."""
+"""Stopping politely: SIGTERM, SIGUSR1 (a scheduler's warning) and Ctrl-C ask the run to save and end."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from types import FrameType
 class StopRequest:
     """Becomes true when one of the signals arrives; the loop looks at it after every step.
 
-    Use as a context manager: on leaving, the earlier handlers are back.
+    The second signal finds the earlier handlers again: pressing Ctrl-C twice stops at once. Use as a context manager:
+    on leaving, the earlier handlers are back.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
     def __init__(self) -> None:
         self.received: str | None = None
@@ -22,6 +23,9 @@ class StopRequest:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -30,3 +34,4 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
+        self._restore()

@@ -96,8 +96,8 @@ def _check_same_settings(out: Path, config: TrainConfig) -> None:
             )
 
 
-def training_card(config: TrainConfig, pipeline: SSDPipeline, progress: Progress) -> str:
-    """The model card of a run: data, recipe, steps, hours."""
+def training_card(config: TrainConfig, pipeline: SSDPipeline, progress: Progress, gflops: float) -> str:
+    """The model card of a run: data, recipe, steps, hours, and the mean cost per image and step."""
     origin = {
         "Data": f"{config.data}, crop preset {config.crop_preset}",
         "Steps": f"{progress.step} of {config.total_steps}, {progress.images} images, {progress.hours:.2f} hours",
@@ -106,6 +106,7 @@ def training_card(config: TrainConfig, pipeline: SSDPipeline, progress: Progress
         f"weight decay {config.weight_decay:g}",
         "Loss": f"min(SNR, {config.max_snr:g}) x mean squared error of the clean image",
         "Weights": f"moving average, decay {config.ema_decays[0]:g}",
+        "Cost": f"{gflops:.2f} GFLOPs per image and step, averaged over the timesteps",
         "Seed": str(config.seed),
     }
     licence = "The weights are yours; mind the licence of the data they were trained on."

@@ -26,21 +26,30 @@ def summarize(config: TrainConfig, unet: FlexiUNet2DModel, scheduler: SSDSchedul
     return "\n".join(lines)
 
 
-def level_table(unet: FlexiUNet2DModel, scheduler: SSDScheduler) -> list[str]:
-    """One line per route (input size -> output size): its timesteps and its GFLOPs per image; then the mean."""
+def route_costs(unet: FlexiUNet2DModel, scheduler: SSDScheduler) -> list[tuple[str, int, float]]:
+    """Every route with its number of timesteps and its GFLOPs per image, finest first."""
     schedule = scheduler.process.resolution
     routes = Counter((schedule.size(t), schedule.size(t - 1)) for t in range(len(schedule.levels)))
-    lines = [f"  {'route':24} {'timesteps':>9} {'GFLOPs per image':>17}"]
-    total = 0.0
+    costs = []
     for (size, output_size), count in routes.items():
-        gflops = count_gflops(unet, size, output_size)
-        total += count * gflops
         name = f"{size[0]} x {size[1]}"
         if output_size != size:
             name += f" -> {output_size[0]} x {output_size[1]}"
-        lines.append(f"  {name:24} {count:9d} {gflops:17.3f}")
-    lines.append(f"  {'mean over timesteps':24} {len(schedule.levels):9d} {total / len(schedule.levels):17.3f}")
-    return lines
+        costs.append((name, count, count_gflops(unet, size, output_size)))
+    return costs
+
+
+def mean_gflops(costs: list[tuple[str, int, float]]) -> float:
+    """GFLOPs per image and step, averaged over all timesteps."""
+    return sum(count * gflops for _, count, gflops in costs) / sum(count for _, count, _ in costs)
+
+
+def level_table(unet: FlexiUNet2DModel, scheduler: SSDScheduler) -> list[str]:
+    """Lines of a table of `route_costs`, with their mean."""
+    costs = route_costs(unet, scheduler)
+    mean = ("mean over timesteps", sum(count for _, count, _ in costs), mean_gflops(costs))
+    header = f"  {'route':24} {'timesteps':>9} {'GFLOPs per image':>17}"
+    return [header, *(f"  {name:24} {count:9d} {gflops:17.3f}" for name, count, gflops in [*costs, mean])]
 
 
 def _indent(text: str) -> list[str]:

@@ -1,0 +1,128 @@
+"""What the benchmarks share: pairs of measurements, rows of a table, the machine they ran on."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import diffusers
+import torch
+from torch import nn
+
+from flexi_unet import FlexiUNet2DModel
+
+
+@dataclass
+class Row:
+    """One figure: always a ratio of two things measured in the same run.
+
+    Attributes
+    ----------
+    what, against : str
+        Numerator and denominator.
+    ratio : float
+        The median over pairs of measurements.
+    target : str
+        What was aimed at, such as "<= 1.05"; empty for figures that are only reported.
+    note : str
+        Absolute figures of this machine.
+    """
+
+    what: str
+    against: str
+    ratio: float
+    target: str = ""
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None without one."""
+        if not self.target:
+            return None
+        relation, bound = self.target.split()
+        return self.ratio <= float(bound) if relation == "<=" else self.ratio >= float(bound)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall-clock time of one call, with the accelerator's work finished."""
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def paired(one: Callable[[], object], other: Callable[[], object], pairs: int = 5) -> tuple[float, float, float]:
+    """Median of one / other over `pairs` alternating measurements after a warm-up; median seconds of both."""
+    one(), other()
+    times = [(seconds(one), seconds(other)) for _ in range(pairs)]
+    ratio = statistics.median(a / b for a, b in times)
+    return ratio, statistics.median(a for a, _ in times), statistics.median(b for _, b in times)
+
+
+def random_weights(network: nn.Module) -> nn.Module:
+    """Replace the zero start of residual branches, whose zeros could be cheaper than trained weights."""
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        if parameter.abs().max() == 0:
+            nn.init.normal_(parameter, std=0.02)
+    return network
+
+
+def same_unet2d(unet: FlexiUNet2DModel) -> diffusers.UNet2DModel:
+    """diffusers' `UNet2DModel` of the same widths, blocks, heads and attention stages (square images, full exit)."""
+    config = unet.config
+    attention = [min(size) in tuple(config.attention_resolutions) for size in unet.stage_sizes]
+    widths = tuple(config.block_out_channels)
+    return diffusers.UNet2DModel(
+        sample_size=config.sample_size,
+        block_out_channels=widths,
+        layers_per_block=config.layers_per_block,
+        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
+        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
+        attention_head_dim=widths[-1] // config.num_attention_heads,
+        resnet_time_scale_shift="scale_shift",
+        attn_norm_num_groups=config.norm_num_groups,
+    )
+
+
+def machine() -> dict[str, str]:
+    """Where and with what a figure was measured."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return {
+        "date": date.today().isoformat(),
+        "processor": f"{_processor()}, {torch.get_num_threads()} threads",
+        "device": device,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+    return names[0] if names else platform.processor()
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown."""
+    lines = ["| what | against | ratio | target | met | measured |", "|---|---|---|---|---|---|"]
+    words = {True: "yes", False: "**no**", None: ""}
+    for row in rows:
+        lines.append(
+            f"| {row.what} | {row.against} | {row.ratio:.3g} x | {row.target} | {words[row.met]} | {row.note} |"
+        )
+    return "\n".join(lines)
+
+
+def write_json(rows: list[Row], path: Path) -> None:
+    """The same rows with the machine, for programs."""
+    content = {"machine": machine(), "rows": [asdict(row) | {"met": row.met} for row in rows]}
+    path.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,107 @@
+"""Seconds per image against GFLOPs as resolution and number of levels grow, with a plot.
+
+python benchmarks/scaling.py
+python benchmarks/scaling.py --plot benchmarks/scaling.png --steps 12
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from measuring import random_weights, seconds
+
+from flexi_unet import FlexiUNet2DModel
+from flexi_unet.flops import count_gflops
+from ssd import SSDPipeline, SSDScheduler
+from ssd.cli import CommandParser
+from ssd.errors import exit_on_usage_error
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+MULTIPLES = {32: (1, 2, 4), 64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}
+"""Stage widths in units of `base`, the paper's."""
+
+
+@dataclass
+class ScalingBenchmark:
+    """Settings of the benchmark.
+
+    Parameters
+    ----------
+    base : int
+        Width of the finest stage.
+    steps : int
+        Sampling steps.
+    batch_size : int
+        Images per call.
+    plot : str, optional
+        Write a PNG; needs matplotlib.
+    """
+
+    base: int = 32
+    steps: int = 12
+    batch_size: int = 2
+    plot: str | None = None
+
+
+def main() -> None:
+    with exit_on_usage_error(ValueError):
+        parser = CommandParser(description=__doc__)
+        parser.add_class_arguments(ScalingBenchmark)
+        settings = ScalingBenchmark(**parser.parse_args().as_dict())
+        rows = measure(settings)
+    print(table(rows))
+    if settings.plot:
+        draw(rows, Path(settings.plot))
+
+
+def measure(settings: ScalingBenchmark) -> list[tuple[int, int, float, float]]:
+    """(resolution, levels, GFLOPs per image, seconds per image), every setting timed once after a warm-up."""
+    rows = []
+    for res, multiples in MULTIPLES.items():
+        unet = FlexiUNet2DModel(res, block_out_channels=tuple(settings.base * multiple for multiple in multiples))
+        random_weights(unet).eval().to(DEVICE)
+        for levels in range(1, len(multiples) + 1):
+            scheduler = SSDScheduler(sample_size=res, num_levels=levels)
+            pipeline = SSDPipeline(unet, scheduler)
+            pipeline.set_progress_bar_config(disable=True)
+            scheduler.set_timesteps(settings.steps)
+            pairs = [(t, scheduler.previous_timestep(t)) for t in scheduler.timesteps.tolist()]
+            gflops = sum(count_gflops(unet, scheduler.size_at(t), scheduler.size_at(s)) for t, s in pairs)
+            pipeline(settings.batch_size, num_inference_steps=max(levels, 3), output_type="pt")
+            work = partial(pipeline, settings.batch_size, num_inference_steps=settings.steps, output_type="pt")
+            rows.append((res, levels, gflops, seconds(work) / settings.batch_size))
+    return rows
+
+
+def table(rows: list[tuple[int, int, float, float]]) -> str:
+    """Markdown."""
+    lines = ["| resolution | levels | GFLOPs per image | seconds per image | GFLOPs per second |", "|" + "---|" * 5]
+    lines += [f"| {res} | {n} | {gflops:.1f} | {time:.3f} | {gflops / time:.0f} |" for res, n, gflops, time in rows]
+    return "\n".join(lines)
+
+
+def draw(rows: list[tuple[int, int, float, float]], path: Path) -> None:
+    """Seconds against GFLOPs, one line per resolution, and the line of constant throughput."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(5.5, 4), layout="constrained")
+    for res in MULTIPLES:
+        points = [(gflops, time) for r, _, gflops, time in rows if r == res]
+        axis.plot(*zip(*points), marker="o", label=f"{res} pixels")
+    largest = max(rows, key=lambda row: row[2])
+    ends = [min(row[2] for row in rows), largest[2]]
+    axis.plot(ends, [end * largest[3] / largest[2] for end in ends], "k--", linewidth=1, label="constant throughput")
+    axis.set(xscale="log", yscale="log", xlabel="GFLOPs per image", ylabel="seconds per image")
+    axis.legend()
+    axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

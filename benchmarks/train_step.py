@@ -1,0 +1,156 @@
+"""One training step: against diffusers' UNet2DModel, per route, in bfloat16, and with gradient checkpointing.
+
+python benchmarks/train_step.py
+python benchmarks/train_step.py --base 16 --batch_size 2 --pairs 3
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from measuring import Row, paired, random_weights, same_unet2d, table
+from torch import nn
+
+from flexi_unet import FlexiUNet2DModel
+from flexi_unet.flops import count_gflops
+from ssd.cli import CommandParser
+from ssd.errors import exit_on_usage_error
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass
+class TrainStepBenchmark:
+    """Settings of the benchmark.
+
+    Parameters
+    ----------
+    res : int
+        Full resolution.
+    batch_size : int
+        Images per step.
+    base : int
+        Width of the finest stage; the others are 2, 3 and 4 times wider.
+    pairs : int
+        Alternating measurements; the median ratio is reported.
+    """
+
+    res: int = 64
+    batch_size: int = 4
+    base: int = 32
+    pairs: int = 5
+
+
+def main() -> None:
+    with exit_on_usage_error(ValueError):
+        parser = CommandParser(description=__doc__)
+        parser.add_class_arguments(TrainStepBenchmark)
+        settings = TrainStepBenchmark(**parser.parse_args().as_dict())
+        rows = measure(settings)
+    print(table(rows))
+
+
+def measure(settings: TrainStepBenchmark) -> list[Row]:
+    unet = new_unet(settings)
+    return [
+        against_unet2d(unet, settings),
+        *coarse_routes(unet, settings),
+        bfloat16(unet, settings),
+        checkpointing(settings),
+    ]
+
+
+def new_unet(settings: TrainStepBenchmark) -> FlexiUNet2DModel:
+    widths = tuple(settings.base * multiple for multiple in (1, 2, 3, 4))
+    unet = FlexiUNet2DModel(settings.res, block_out_channels=widths, decoder_exit="full")
+    random_weights(unet).train().to(DEVICE)
+    return unet
+
+
+def step(network: nn.Module, size: int, batch_size: int, **arguments: object) -> Callable[[], None]:
+    """Forward and backward pass on images of `size`."""
+    x = torch.randn(batch_size, 3, size, size, device=DEVICE)
+    t = torch.full((batch_size,), 500, device=DEVICE)
+
+    def run() -> None:
+        network.zero_grad(set_to_none=True)
+        network(x, t, **arguments).sample.square().mean().backward()
+
+    return run
+
+
+def against_unet2d(unet: FlexiUNet2DModel, settings: TrainStepBenchmark) -> Row:
+    """Throughput on the finest route / UNet2DModel's, at equal GFLOPs."""
+    theirs = random_weights(same_unet2d(unet)).train().to(DEVICE)
+    ratio, slow, fast = paired(
+        step(theirs, settings.res, settings.batch_size), step(unet, settings.res, settings.batch_size), settings.pairs
+    )
+    what = f"training step, float32, {settings.res} pixels, batch {settings.batch_size}: throughput"
+    return Row(what, "UNet2DModel of the same widths", ratio, ">= 1.0", f"{fast:.2f} s, {slow:.2f} s")
+
+
+def coarse_routes(unet: FlexiUNet2DModel, settings: TrainStepBenchmark) -> list[Row]:
+    """GFLOPs per second of each coarser route / the finest's."""
+    sizes = [height for height, _ in unet.stage_sizes]
+    finest = step(unet, sizes[0], settings.batch_size)
+    base_cost = count_gflops(unet, (sizes[0], sizes[0]), (sizes[0], sizes[0]))
+    rows = []
+    for size in sizes[1:]:
+        cost = count_gflops(unet, (size, size), (size, size))
+        ratio, _, fast = paired(finest, step(unet, size, settings.batch_size), settings.pairs)
+        speed = 3 * cost * settings.batch_size / fast  # the backward pass costs about twice the forward one
+        what = f"GFLOPs per second of the {size} pixel route"
+        rows.append(Row(what, "the finest route", ratio * cost / base_cost, note=f"about {speed:.0f}"))
+    return rows
+
+
+def bfloat16(unet: FlexiUNet2DModel, settings: TrainStepBenchmark) -> Row:
+    """float32 step / bfloat16 autocast step."""
+    plain = step(unet, settings.res, settings.batch_size)
+
+    def mixed() -> None:
+        with torch.autocast(DEVICE, torch.bfloat16):
+            plain()
+
+    ratio, slow, fast = paired(plain, mixed, settings.pairs)
+    # torch tells AMX only through a private function; without it a CPU has no matrix units for bfloat16.
+    amx = DEVICE == "cuda" or torch.cpu._is_amx_tile_supported()
+    note = f"{slow:.2f} s, {fast:.2f} s" + ("" if amx else "; this CPU has no AMX, the target does not apply")
+    return Row("training step, bfloat16 autocast: throughput", "float32", ratio, ">= 1.8" if amx else "", note)
+
+
+def checkpointing(settings: TrainStepBenchmark) -> Row:
+    """Bytes kept for the backward pass with gradient checkpointing / without."""
+    kept = {}
+    for enabled in (False, True):
+        unet = new_unet(settings)
+        if enabled:
+            unet.enable_gradient_checkpointing()
+        kept[enabled] = saved_bytes(unet, step(unet, settings.res, settings.batch_size))
+    mebibytes = ", ".join(f"{kept[enabled] / 2**20:.0f} MiB" for enabled in (True, False))
+    what = "memory kept for the backward pass, checkpointed"
+    return Row(what, "without", kept[True] / kept[False], "<= 0.5", mebibytes)
+
+
+def saved_bytes(unet: FlexiUNet2DModel, run: Callable[[], None]) -> int:
+    """Bytes of distinct tensors that the first forward pass saves, parameters not counted."""
+    gc.collect()
+    own = {parameter.untyped_storage().data_ptr() for parameter in unet.parameters()}
+    seen: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        run()
+    return sum(seen.values())
+
+
+if __name__ == "__main__":
+    main()
