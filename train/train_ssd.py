@@ -31,6 +31,7 @@ from tqdm.auto import tqdm
 from flexi_unet import FlexiUNet2DModel
 from ssd import SSDPipeline, SSDScheduler
 from ssd.data import open_dataset
+from ssd.data.stream import ImageStream
 from ssd.errors import TrainingStopped, UsageError, exit_on_usage_error
 from ssd.losses import min_snr_loss, training_pair
 from ssd.pictures import image_grid
@@ -72,7 +73,8 @@ def main() -> None:
         accelerator = make_accelerator(config)
         config = fit_batch_size(config, checkpoint, accelerator, notes)
     if accelerator.is_main_process:
-        print(summarize(config, unet, scheduler, len(dataset)))  # type: ignore[arg-type]
+        count = dataset.provenance["count"]  # type: ignore[attr-defined]
+        print(summarize(config, unet, scheduler, count))
         for note in notes:
             print(f"note: {note}")
     if not config.dry_run:
@@ -82,7 +84,13 @@ def main() -> None:
 
 def open_training_data(config: TrainConfig) -> Dataset:
     """The data set that `config` names."""
-    return open_dataset(config.data, config.res)
+    dataset = open_dataset(config.data, config.res, config.crop_preset, skip_bad_images=config.skip_bad_images)
+    if isinstance(dataset, ImageStream) and config.level_batch_scale != 1:
+        raise UsageError(
+            f"--level_batch_scale {config.level_batch_scale} needs data with random access, and {config.data} is a "
+            "stream: use 1, or prepare a copy with python -m ssd.data.prepare."
+        )
+    return dataset
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -107,7 +115,7 @@ def number_of_classes(config: TrainConfig, dataset: Dataset) -> int | None:
     """Of the data, if the run is class-conditional."""
     if not config.class_conditional:
         return None
-    classes = dataset.provenance["num_classes"]  # type: ignore[attr-defined]
+    classes = dataset.num_classes  # type: ignore[attr-defined]
     if not classes:
         raise UsageError(f"--class_conditional true needs data with labels, but {config.data} has none.")
     return classes
@@ -275,24 +283,18 @@ def load_batches(
     state: TrainState,
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Endless batches of this process: `image` (B, 3, R, R) in [-1, 1], and `label` (B,) where the data have it."""
-    order = EndlessBatches(
-        len(dataset),  # type: ignore[arg-type]
-        routes,
-        sizes,
-        config.seed,
-        state.progress.batches,
-        state.progress.images,
-        accelerator.process_index,
-        accelerator.num_processes,
-    )
-    loader = DataLoader(
-        dataset,
-        batch_sampler=order,
-        num_workers=config.num_workers,
-        pin_memory=accelerator.device.type == "cuda",
-        persistent_workers=config.num_workers > 0,
-    )
-    return iter(loader)
+    progress, rank, processes = state.progress, accelerator.process_index, accelerator.num_processes
+    loading: dict[str, Any] = {
+        "num_workers": config.num_workers,
+        "pin_memory": accelerator.device.type == "cuda",
+        "persistent_workers": config.num_workers > 0,
+    }
+    if isinstance(dataset, ImageStream):
+        dataset.set_position(progress.images, rank, processes, config.seed)
+        return iter(DataLoader(dataset, config.batch_size, **loading))
+    length = len(dataset)  # type: ignore[arg-type]
+    order = EndlessBatches(length, routes, sizes, config.seed, progress.batches, progress.images, rank, processes)
+    return iter(DataLoader(dataset, batch_sampler=order, **loading))
 
 
 def flip(x_0: torch.Tensor, config: TrainConfig, numbers: range) -> torch.Tensor:

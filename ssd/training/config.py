@@ -33,7 +33,8 @@ class TrainConfig:
     res : int
         Full resolution in pixels (square).
     data : str
-        digits, folder:PATH or npz:PATH.
+        digits, folder:PATH, npz:PATH, celeba:PATH, imagenet:PATH, prepared:DIR, hub:NAME, hub-stream:NAME or
+        wds:PATTERN.
     out : str
         Folder of the run: pipeline, checkpoints, samples, logs.
     max_steps : int, optional
