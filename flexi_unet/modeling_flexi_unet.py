@@ -86,6 +86,8 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         widths = list(block_out_channels)
+        if not widths or min(widths) < 1:
+            raise ValueError(f"block_out_channels must be positive widths, fine to coarse, got {widths}.")
         num_stages, base = len(widths), widths[0]
         layers = [layers_per_block] * num_stages if isinstance(layers_per_block, int) else list(layers_per_block)
         self.stage_sizes = stage_sizes(sample_size, num_stages)
@@ -254,6 +256,10 @@ def _check_architecture(
         raise ValueError(f"layers_per_block must be at least 1, got {list(layers)}.")
     if decoder_exit not in DECODER_EXITS:
         raise ValueError(f"decoder_exit must be one of {', '.join(DECODER_EXITS)}, got {decoder_exit!r}.")
+    if num_heads < 1 or num_groups < 1:
+        raise ValueError(
+            f"num_attention_heads and norm_num_groups must be at least 1, got {num_heads} and {num_groups}."
+        )
     for width, attention in zip(widths, [*has_attention[:-1], True]):  # the middle always has attention
         if width % num_groups:
             raise ValueError(f"Widths must be divisible by norm_num_groups={num_groups}, got {width}.")

@@ -19,6 +19,7 @@ from ssd import SSDPipeline
 from ssd.cli import CommandParser
 from ssd.errors import UsageError, exit_on_usage_error
 from ssd.generate import SamplingSettings, generate, load_pipeline
+from ssd.output_paths import check_output_file, check_output_folder
 from ssd.pictures import CoarseToFineRecorder, image_grid, to_uint8
 
 ANIMATED_IMAGES = 9
@@ -62,11 +63,22 @@ def main() -> None:
             raise UsageError(f"--num must be at least 1, got {config.num}.")
         if not (config.grid or config.animation or config.out):
             raise UsageError("Nothing to write: give at least one of --grid FILE, --animation FILE and --out FOLDER.")
+        check_outputs(config)
         pipeline = load_pipeline(config.model, config.device)
         config.check(pipeline)
         written = sample(config, pipeline)
     for path in written:
         print(f"wrote {path}")
+
+
+def check_outputs(config: SampleConfig) -> None:
+    """Raise a `UsageError` for a file or folder that could not be written after all the work."""
+    if config.grid:
+        check_output_file(config.grid, "--grid", ".png")
+    if config.animation:
+        check_output_file(config.animation, "--animation", ".gif")
+    if config.out:
+        check_output_folder(config.out, "--out")
 
 
 def sample(config: SampleConfig, pipeline: SSDPipeline) -> list[str]:

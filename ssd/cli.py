@@ -25,6 +25,10 @@ class CommandParser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         text = " ".join(str(message).split())
+        if "Expected a <class 'list'>" in text:
+            text += " A list is written '[32,64]'."
+        if text.endswith("expected one argument"):
+            text += ": switches are written --name true or --name false"
         print(f"error: {text.rstrip('.')}.{self._suggestion(text)} See --help.", file=sys.stderr)  # noqa: T201
         raise SystemExit(2)
 

@@ -194,8 +194,10 @@ class ImplicitOperator(LinearOperator):
     def adjoint(self, y: torch.Tensor) -> torch.Tensor:
         self._check(y, self.out_size)
         flat = y.reshape(-1, 1, *self.out_size)
-        transpose = torch.func.vjp(self._function, flat.new_zeros(len(flat), 1, *self.in_size))[1]
-        return transpose(flat)[0].view(*y.shape[:-2], *self.in_size)
+        # Under inference mode torch 2.11 returns zeros here, without an error.
+        with torch.inference_mode(False), torch.enable_grad():
+            transpose = torch.func.vjp(self._function, flat.new_zeros(len(flat), 1, *self.in_size))[1]
+            return transpose(flat.clone())[0].view(*y.shape[:-2], *self.in_size)
 
     @cached_property
     def spectral(self) -> KrylovForm:

@@ -152,7 +152,7 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
         Parameters
         ----------
         num_inference_steps : int
-            N in num_levels..T: exactly N timesteps, evenly spaced from T-1 to 0, of which the nearest ones
+            N from the number of level changes + 1 to T: exactly N timesteps, evenly spaced, of which the nearest ones
             are moved to the level changes, since the network has learnt to grow the image only there.
         device : optional
             Where `self.timesteps` lives.

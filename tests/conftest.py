@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -51,13 +52,14 @@ def run_command(capsys, monkeypatch) -> Callable[..., Outcome]:
         PartialState._reset_state()
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         capsys.readouterr()
-        level = logging.getLogger("diffusers").level
+        level, threads = logging.getLogger("diffusers").level, torch.get_num_threads()
         try:
             runpy.run_path(str(ROOT / script), run_name="__main__")
             code = 0
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         finally:
+            torch.set_num_threads(threads)
             logging.getLogger("diffusers").setLevel(level)
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)

@@ -178,6 +178,13 @@ def test_a_folder_with_other_things_is_never_touched(tmp_path, run_command) -> N
     assert (tmp_path / "x" / "samples" / "mine.txt").exists()
 
 
+def test_an_out_folder_that_cannot_be_written(tmp_path, run_command) -> None:
+    (tmp_path / "file").write_text("")
+    flags = [*TINY, "--data", "digits", "--max_steps", "2", "--out"]
+    run_command(TRAIN, *flags, tmp_path / "file" / "x").assert_one_line_error("cannot be a folder", "file is a file")
+    run_command(TRAIN, *flags, tmp_path / "file").assert_one_line_error("is a file")
+
+
 def test_overwrite_starts_anew_and_keeps_foreign_files(tmp_path, run_command) -> None:
     flags = [*TINY, "--data", "digits", "--out", tmp_path / "x", "--max_steps", "2"]
     assert run_command(TRAIN, *flags).code == 0
@@ -201,6 +208,10 @@ def test_a_model_that_is_none(script: str, tmp_path, trained, run_command) -> No
 def test_bad_sampling_settings(trained, tmp_path, run_command) -> None:
     model = ["--model", trained]
     run_command(SAMPLE, *model).assert_one_line_error("Nothing to write", "--grid FILE")
+    (tmp_path / "file").write_text("")
+    run_command(SAMPLE, *model, "--grid", tmp_path / "g.xyz").assert_one_line_error("--grid", "must end in .png")
+    run_command(SAMPLE, *model, "--animation", tmp_path / "g.png").assert_one_line_error("must end in .gif")
+    run_command(SAMPLE, *model, "--out", tmp_path / "file").assert_one_line_error("file is a file")
     grid = ["--grid", tmp_path / "g.png"]
     run_command(SAMPLE, *model, *grid, "--num", "0").assert_one_line_error("--num must be at least 1")
     run_command(SAMPLE, *model, *grid, "--eta", "2").assert_one_line_error("--eta must be in [0, 1]")

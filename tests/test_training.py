@@ -302,12 +302,13 @@ def test_default_networks_build(res: int) -> None:
         ({"ema_decays": [1.0]}, r"--ema_decays must be in \[0, 1\)"),
         ({"ema_decays": []}, "--ema_decays must be at least one number"),
         ({"transition_probability": 1.5}, r"--transition_probability must be in \(0, 1\)"),
-        ({"resume": True, "overwrite": True}, "contradict"),
+        ({"out": ""}, "--out must be a folder"),
+        ({"seed": 2**63}, r"--seed must be below 2\^63"),
     ],
 )
 def test_wrong_settings_are_explained(settings: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        TrainConfig(res=16, data="digits", out="x", **settings)
+        TrainConfig(**({"res": 16, "data": "digits", "out": "x"} | settings))
 
 
 def test_plot_draws_runs_side_by_side(tmp_path, capsys) -> None:

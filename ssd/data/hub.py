@@ -90,7 +90,7 @@ def load(request: DataRequest, streaming: bool) -> Any:
     try:
         import datasets
     except ImportError:
-        raise UsageError("hub:NAME needs the package datasets: pip install 'scale-space-diffusion[hub]'.") from None
+        raise UsageError("hub:NAME needs the package datasets: pip install datasets.") from None
     name, _, config = request.path.partition(":")
     try:
         return datasets.load_dataset(name, config or None, split=request.split, streaming=streaming)

@@ -99,7 +99,8 @@ class TrainConfig:
     init_from : str, optional
         A pipeline folder whose weights the network starts from.
     mixed_precision : str
-        no, bf16 or fp16 autocast of the network; auto is bf16 on GPUs that have it, else no.
+        no, bf16 or fp16 autocast of the network; auto is bf16 on GPUs that have it, else no. It is this setting, not
+        the launcher's, that counts.
     gradient_checkpointing : bool
         Recompute activations in the backward pass: less memory, more time.
     compile : bool
@@ -136,7 +137,7 @@ class TrainConfig:
     resume : bool
         Continue the run in `out`, if there is one.
     overwrite : bool
-        Delete the run in `out` first.
+        Delete the run in `out` first, also where a config file says to resume.
     dry_run : bool
         Print the configuration, levels, parameters and GFLOPs, and what would be written; then stop.
     """
@@ -209,11 +210,11 @@ class TrainConfig:
         _require("ema_decays", self.ema_decays, len(self.ema_decays) > 0, "at least one number")
         for decay in self.ema_decays:
             _require("ema_decays", decay, 0 <= decay < 1, "in [0, 1)")
+        _require("seed", self.seed, self.seed < 2**63, "below 2^63")
+        _require("out", repr(self.out), bool(self.out), "a folder")
         p = self.transition_probability
         _require("transition_probability", p, p is None or 0 < p < 1, "in (0, 1)")
         _require("cpu_threads", self.cpu_threads, self.cpu_threads is None or self.cpu_threads >= 1, "at least 1")
-        if self.resume and self.overwrite:
-            raise UsageError("--resume and --overwrite contradict each other: give one of them.")
 
     @property
     def total_steps(self) -> int:

@@ -75,7 +75,7 @@ def draw(curves: dict[str, dict[str, tuple[list[float], list[float]]]], out: Pat
         matplotlib.use("agg")
         import matplotlib.pyplot as plt
     except ImportError:
-        raise UsageError("Plots need matplotlib: pip install 'scale-space-diffusion[analysis]'.") from None
+        raise UsageError("Plots need matplotlib: pip install matplotlib.") from None
     columns = list(dict.fromkeys(column for run in curves.values() for column in run))
     figure, axes = plt.subplots(1, len(columns), figsize=(4 * len(columns), 3.2), squeeze=False, layout="constrained")
     for axis, column in zip(axes[0], columns):

@@ -11,6 +11,7 @@ import yaml
 
 from ..errors import UsageError
 from ..model_card import model_card
+from ..output_paths import check_output_folder
 from ..pipeline_ssd import SSDPipeline
 from .checkpoints import PIPELINE_PARTS, Progress, find_newest
 from .config import TrainConfig
@@ -51,8 +52,7 @@ def check_out_folder(config: TrainConfig) -> tuple[Path | None, list[str]]:
         there was configured otherwise; or when `out` is a file.
     """
     out = Path(config.out)
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file: give a folder.")
+    check_output_folder(out, "--out")
     if not (out / CONFIG_FILE).exists():
         if out.exists() and any(out.iterdir()):
             raise UsageError(f"--out {out} is not empty and holds no run: give a new folder, or empty this one.")
@@ -82,7 +82,8 @@ def prepare_out_folder(config: TrainConfig, resuming: bool) -> Path:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-    (out / CONFIG_FILE).write_text(yaml.safe_dump(asdict(config), sort_keys=False))
+    text = yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
+    (out / CONFIG_FILE).write_text(text, encoding="utf-8")
     return out
 
 

@@ -17,7 +17,7 @@ from .run_folder import WRITTEN
 
 def summarize(config: TrainConfig, unet: FlexiUNet2DModel, scheduler: SSDScheduler, num_images: int | None) -> str:
     """A text for people: the resolved configuration, levels, parameters, GFLOPs and what will be written."""
-    lines = ["Configuration", *_indent(yaml.safe_dump(asdict(config), sort_keys=False).rstrip())]
+    lines = ["Configuration", *_indent(yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).rstrip())]
     lines += ["", f"Data: {num_images or 'a stream of'} images from {config.data}"]
     millions = sum(parameter.numel() for parameter in unet.parameters()) / 1e6
     lines += [f"Network: {millions:.1f} M parameters, widths {list(unet.config.block_out_channels)}", ""]
