@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -67,8 +68,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, exit_on_usage_error():
         datasets = make_datasets(settings, Path(folder))
         print(f"torch {torch.__version__}, Pillow {Image.__version__}, {settings}\n")
-        print_rates(datasets, settings)
-        print_stages(datasets, settings)
+        rates, stages = measure(datasets, settings)
+    print("images/s    " + "".join(f"{workers:>4} workers" for workers in settings.workers))
+    for form in datasets:
+        print(f"{form:12}" + "".join(f"{rates[form, workers]:12.0f}" for workers in settings.workers))
+    print("\nmicroseconds per image, one process")
+    for name, seconds_per_image in stages.items():
+        print(f"{name:30}{1e6 * seconds_per_image:8.1f}")
 
 
 def make_datasets(settings: LoaderBenchmark, folder: Path) -> dict[str, PixelDataset]:
@@ -98,15 +104,19 @@ def photograph(seed: int) -> Image.Image:
     return Image.fromarray(smooth.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
 
 
-def print_rates(datasets: dict[str, PixelDataset], settings: LoaderBenchmark) -> None:
-    """A table of images per second: a row per form, a column per number of workers."""
-    best = dict.fromkeys(((form, workers) for form in datasets for workers in settings.workers), 0.0)
+def measure(
+    datasets: dict[str, PixelDataset], settings: LoaderBenchmark
+) -> tuple[dict[tuple[str, int], float], dict[str, float]]:
+    """Best images per second by (form, workers), and best seconds per image by stage."""
+    rates = {(form, workers): 0.0 for form in datasets for workers in settings.workers}
+    stages = stages_of(datasets, settings)
+    times = dict.fromkeys(stages, float("inf"))
     for _ in range(settings.repeats):
-        for form, workers in best:
-            best[form, workers] = max(best[form, workers], rate(datasets[form], workers, settings))
-    print("images/s    " + "".join(f"{workers:>4} workers" for workers in settings.workers))
-    for form in datasets:
-        print(f"{form:12}" + "".join(f"{best[form, workers]:12.0f}" for workers in settings.workers))
+        for form, workers in rates:
+            rates[form, workers] = max(rates[form, workers], rate(datasets[form], workers, settings))
+            for name, (work, count) in stages.items():
+                times[name] = min(times[name], seconds(work) / count)
+    return rates, times
 
 
 def rate(dataset: PixelDataset, workers: int, settings: LoaderBenchmark) -> float:
@@ -121,25 +131,27 @@ def rate(dataset: PixelDataset, workers: int, settings: LoaderBenchmark) -> floa
     return images / (time.perf_counter() - start)
 
 
-def print_stages(datasets: dict[str, PixelDataset], settings: LoaderBenchmark) -> None:
-    """Where the time of one image goes, in one process."""
-    indices = np.random.default_rng(0).permutation(len(datasets["png"]))[:512]
-    batch = np.stack([datasets["png"].pixels(int(index)) for index in indices[: settings.batch_size]])
-    items = datasets["packed"].__getitems__([int(index) for index in indices[: settings.batch_size]])
-    stages: dict[str, tuple[Callable[[], object], int]] = {
-        f"pixels from {form}": (lambda dataset=dataset: read_all(dataset, indices), len(indices))  # type: ignore[misc]
-        for form, dataset in datasets.items()
+def stages_of(
+    datasets: dict[str, PixelDataset], settings: LoaderBenchmark
+) -> dict[str, tuple[Callable[[], object], int]]:
+    """What one image goes through: the work, and for how many images it is."""
+    indices = [int(index) for index in np.random.default_rng(0).permutation(len(datasets["png"]))[:128]]
+    batch = indices[: settings.batch_size]
+    pixels = np.stack([datasets["packed"].pixels(index) for index in batch])
+    items = datasets["packed"].__getitems__(batch)
+    return {
+        **{
+            f"pixels from {form}": (partial(read_all, dataset, indices), len(indices))
+            for form, dataset in datasets.items()
+        },
+        "8 bits to [-1, 1], per batch": (lambda: pixels_to_tensor(pixels), len(batch)),
+        "collate, per batch": (lambda: default_collate(items), len(batch)),
     }
-    stages["8 bits to [-1, 1], per batch"] = (lambda: pixels_to_tensor(batch), len(batch))
-    stages["collate, per batch"] = (lambda: default_collate(items), len(items))
-    print("\nmicroseconds per image, one process")
-    for name, (work, count) in stages.items():
-        print(f"{name:30}{1e6 * min(seconds(work) for _ in range(2 + settings.repeats)) / count:8.1f}")
 
 
-def read_all(dataset: PixelDataset, indices: np.ndarray) -> None:
+def read_all(dataset: PixelDataset, indices: list[int]) -> None:
     for index in indices:
-        dataset.pixels(int(index))
+        dataset.pixels(index)
 
 
 def seconds(work: Callable[[], object]) -> float:

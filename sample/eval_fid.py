@@ -1,117 +1,163 @@
-"""Frechet distance between a model's images and a data set.
+"""Distances between generated images and a data set, with all that is needed to defend them.
 
+    accelerate launch sample/eval_fid.py --model runs/celeba64 --ref celeba:/data/celeba --steps 1000 --out eval/
+    python sample/eval_fid.py --images samples/ --ref stats/celeba64_adm_train.npz --metrics fid,kid,swd
+    python sample/eval_fid.py stats --ref celeba:/data/celeba --preset adm --size 64 --out stats/celeba64_adm_train.npz
     python sample/eval_fid.py --model runs/digits --ref digits --features pixels --num 512
-    python sample/eval_fid.py --model runs/flowers --ref folder:/data/flowers --num 10000 --steps 250
 
-The numbers are printed and written to metrics.json in the model's folder (or to --out).
+The first and the last draw images and measure them (report.json, report.md and the images in --out; without it the
+report goes to eval/ and the numbers to metrics.json in the model's folder), the second measures a folder, the third
+makes statistics of a data set once for all. What is computed, and what is refused, is in docs/evaluation.md.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
-import torch
-from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
-
-from ssd import SSDPipeline
 from ssd.cli import CommandParser
-from ssd.data import open_dataset
 from ssd.errors import UsageError, exit_on_usage_error
+from ssd.evaluation.config import EvalConfig, StatsConfig
 from ssd.evaluation.digit_classifier import digit_recognition
-from ssd.evaluation.features import EXTRACTORS
-from ssd.evaluation.frechet import FeatureStatistics, frechet_distance
-from ssd.generate import SamplingSettings, generate, load_pipeline
-from ssd.pictures import to_uint8
+from ssd.evaluation.images import Size
+from ssd.evaluation.metrics import all_metrics
+from ssd.evaluation.processes import end_processes, start_processes
+from ssd.evaluation.reference import DatasetReference, StatisticsReference, preset_notes
+from ssd.evaluation.report import (
+    build_report,
+    check_same_protocol,
+    count_warnings,
+    format_number,
+    make_protocol,
+    read_baseline,
+    report_pictures,
+    write_report,
+)
+from ssd.evaluation.sampling import FULL, level_folder
+from ssd.evaluation.statistics import save_statistics
+from ssd.evaluation.subjects import FolderSubject, ModelSubject
 
-
-@dataclass(frozen=True, kw_only=True)
-class EvalConfig(SamplingSettings):
-    """Settings of the evaluation command.
-
-    Parameters
-    ----------
-    model : str
-        Folder of a pipeline, such as a training run's --out.
-    ref : str
-        The data set to compare with: digits, folder:PATH or npz:PATH.
-    features : str
-        Feature extractor; pixels is the image reduced to 8 x 8 by area and needs no weights.
-    num : int
-        Number of generated images.
-    out : str, optional
-        Where the numbers are written. Default: metrics.json in the model's folder.
-    num_workers : int
-        Processes that load the reference images.
-    device : str, optional
-        cpu, cuda, ..; default: the accelerator if there is one.
-    """
-
-    model: str
-    ref: str
-    features: Literal["pixels"] = "pixels"
-    num: int = 10000
-    out: str | None = None
-    num_workers: int = 0
-    device: str | None = None
+QUERIES = 16
+SWITCHES = ("--stream", "--overwrite", "--bf16")
+Config = TypeVar("Config", EvalConfig, StatsConfig)
 
 
 def main() -> None:
     with exit_on_usage_error():
-        parser = CommandParser(description=__doc__)
-        parser.add_class_arguments(EvalConfig)
-        config = EvalConfig(**parser.parse_args().as_dict())
-        if config.num < 2:
-            raise UsageError(f"--num must be at least 2, got {config.num}: a covariance needs two images.")
-        pipeline = load_pipeline(config.model, config.device)
-        config.check(pipeline)
-        height, width = pipeline.scheduler.size_at(-1)
-        if height != width:
-            raise UsageError(f"Reference data are square, but the model makes {height} x {width} images.")
-        reference = open_dataset(config.ref, height)
-        metrics = evaluate(config, pipeline, reference)
-        path = Path(config.out) if config.out else Path(config.model) / "metrics.json"
-        write_json(path, {"metrics": metrics, "settings": asdict(config)})
-    for name, value in metrics.items():
-        text = f"{value:.4f}" if isinstance(value, float) else value
-        print(f"{name:28} {text}")
-    print(f"wrote {path}")
+        arguments = tidy(sys.argv[1:])
+        try:
+            if arguments[:1] == ["stats"]:
+                make_statistics(parse(StatsConfig, arguments[1:]))
+            else:
+                evaluate(parse(EvalConfig, arguments))
+        finally:
+            end_processes()
 
 
-def evaluate(config: EvalConfig, pipeline: SSDPipeline, reference: Dataset) -> dict:
-    """All numbers of the report."""
-    extractor = EXTRACTORS[config.features]
-    real, fake = FeatureStatistics(), FeatureStatistics()
-    loader = DataLoader(reference, config.batch_size, num_workers=config.num_workers)
-    for batch in tqdm(loader, desc="reference", unit=" batches", delay=2):
-        real.add(extractor(batch["image"].to(pipeline.device)))
+def evaluate(config: EvalConfig) -> None:
+    """Draw or read images, measure them and the reference, compare, report."""
+    baseline = read_baseline(config.baseline) if config.baseline else None
+    state = start_processes(config.device)
+    device = config.device or str(state.device)
 
-    generated = []
-    for _, images in generate(pipeline, range(config.num), config):
-        rounded = torch.from_numpy(to_uint8(images)).permute(0, 3, 1, 2).float() / 127.5 - 1  # what a PNG would hold
-        fake.add(extractor(rounded.to(pipeline.device)))
-        if config.ref == "digits":
-            generated.append(rounded)
+    subject = ModelSubject(config, device) if config.model else FolderSubject(config)
+    side = square_side(subject.size)
+    reference = StatisticsReference(config) if config.ref_is_statistics else DatasetReference(config, side)
+    with state.local_main_process_first():  # which may download
+        extractors = config.load_extractors(device, reference.default_extractor)
+    notes = [*subject.notes, *reference.check(subject.size, extractors), *preset_notes(subject.preset, reference)]
+    if baseline is not None:  # what is known already: hours may follow
+        protocol = make_protocol(config, subject.provenance, reference.provenance(), extractors)
+        check_same_protocol(protocol, baseline["protocol"], str(config.baseline), complete=False)
+    warn(notes, state.is_main_process)
 
-    metrics: dict[str, Any] = {
-        f"frechet_distance_{config.features}": frechet_distance(real.mean, real.covariance, fake.mean, fake.covariance),
-        "num_generated": fake.count,
-        "num_reference": real.count,
+    generated = subject.measure(extractors, state)
+    real = reference.measure(extractors, state, generated[FULL].first[:QUERIES])
+    coarse = {
+        size: (reference.measure_level(reduction, extractors, state), generated[level_folder(size)])
+        for size, reduction in subject.reductions.items()
     }
-    if generated:
-        metrics |= digit_recognition(generated)
-    return metrics
+    if not state.is_main_process:
+        return
+
+    labels = [extractor.label for extractor in extractors]
+    numbers = all_metrics(config.metric_names, labels, real, generated[FULL], coarse, config.seed)
+    if config.ref == "digits":
+        numbers |= digit_recognition([generated[FULL].images])
+    further = count_warnings(generated[FULL])
+    warn(further)
+    report = build_report(
+        config,
+        numbers,
+        samples={**subject.provenance, "pixels_sha256": generated[FULL].pixels_sha256},
+        reference=reference.provenance(real),
+        extractors=extractors,
+        neighbours=real.neighbours,
+        warnings=notes + further,
+        num_processes=state.num_processes,
+        baseline=baseline,
+    )
+    pictures = report_pictures(generated[FULL], real.neighbours, reference)
+    show(report["metrics"])
+    for path in write_report(config, report, pictures):
+        print(f"wrote {path}")
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Write a JSON file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
+def make_statistics(config: StatsConfig) -> None:
+    """The command `stats`: measure a data set once, for many evaluations."""
+    state = start_processes(config.device)
+    reference = DatasetReference(config, config.size)
+    with state.local_main_process_first():  # which may download
+        extractors = config.load_extractors(config.device or str(state.device), reference.default_extractor)
+    measured = reference.measure(extractors, state)
+    if state.is_main_process:
+        statistics = measured.features[extractors[0].label]
+        statistics.provenance = {**reference.provenance(measured), **extractors[0].provenance}
+        save_statistics(Path(config.out), statistics)
+        print(f"wrote {config.out}: {measured.count} images, {len(statistics.mean)} features")
+
+
+def parse(kind: type[Config], arguments: Sequence[str]) -> Config:
+    """Settings from the command line, checked as far as that goes without reading anything."""
+    parser = CommandParser(description=__doc__)
+    parser.add_class_arguments(kind)
+    config = kind(**parser.parse_args(list(arguments)).as_dict())
+    config.check_settings()
+    return config
+
+
+def tidy(arguments: Sequence[str]) -> list[str]:
+    """The command line with --inception-weights spelled --inception_weights, and a bare switch meaning true."""
+    tidied = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"]):
+        if argument.startswith("--"):
+            name, equals, value = argument.partition("=")
+            argument = name.replace("-", "_").replace("__", "--", 1) + equals + value
+        tidied.append(argument)
+        if argument in SWITCHES and following.startswith("--"):
+            tidied.append("true")
+    return tidied
+
+
+def square_side(size: Size) -> int:
+    """The side of square images; reference data are square."""
+    if size[0] != size[1]:
+        raise UsageError(f"Reference data are square, but the images are {size[0]} x {size[1]}.")
+    return size[0]
+
+
+def warn(notes: Sequence[str], here: bool = True) -> None:
+    """Print warnings, on one process."""
+    for note in notes if here else ():
+        print(f"warning: {note}", file=sys.stderr)
+
+
+def show(metrics: dict[str, Any]) -> None:
+    """Print the numbers."""
+    for name, value in metrics.items():
+        print(f"{name:44} {format_number(value)}")
 
 
 if __name__ == "__main__":

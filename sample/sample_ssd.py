@@ -86,7 +86,7 @@ def sample(config: SampleConfig, pipeline: SSDPipeline) -> list[str]:
     recorder = None
     if config.animation:
         recorder = CoarseToFineRecorder(
-            pipeline.scheduler.size_at(-1), ANIMATED_IMAGES, every=-(-config.steps // ANIMATION_FRAMES)
+            pipeline.scheduler.size_at(-1), min(ANIMATED_IMAGES, config.num), every=-(-config.steps // ANIMATION_FRAMES)
         )
     kept = []
     for indices, images in generate(pipeline, range(config.num), config, recorder):

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from .errors import UsageError
 from .pipeline_ssd import SSDPipeline
-from .seeding import torch_generator
+from .seeding import numpy_generator, torch_generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +79,66 @@ def load_pipeline(model: str, device: str | None = None) -> SSDPipeline:
     return pipeline.to(device)
 
 
+def number_of_labels(pipeline: DiffusionPipeline) -> int:
+    """How many classes images can be drawn of; 0 for an unconditional model.
+
+    The model's last class embedding stands for "no class" and is none of them, as `SSDPipeline` has it.
+    """
+    embeddings = pipeline.unet.config.num_class_embeds
+    return max(1, embeddings - 1) if embeddings else 0
+
+
+def image_labels(indices: Sequence[int], num_labels: int, kind: str = "balanced", seed: int = 0) -> list[int] | None:
+    """The class of every image, a function of its number alone; None for an unconditional model.
+
+    Parameters
+    ----------
+    indices : sequence of int
+    num_labels : int
+        0 for an unconditional model.
+    kind : {"balanced", "random"}
+        `index % num_labels`, or drawn from (seed, index).
+    seed : int
+    """
+    if not num_labels:
+        return None
+    if kind == "balanced":
+        return [index % num_labels for index in indices]
+    return [int(numpy_generator(seed, "label", index).integers(num_labels)) for index in indices]
+
+
+def draw(
+    pipeline: DiffusionPipeline,
+    indices: Sequence[int],
+    settings: SamplingSettings,
+    labels: Sequence[int] | None = None,
+    guidance_scale: float = 1.0,
+    callback: Any = None,
+) -> torch.Tensor:
+    """Images of the given numbers, in one batch: (B, C, H, W), float32, about [-1, 1], on the pipeline's device."""
+    # A batch of one takes another convolution kernel on the CPU, which rounds otherwise: draw its image twice.
+    drawn = list(indices) if len(indices) > 1 else list(indices) * 2
+    images = pipeline(
+        batch_size=len(drawn),
+        num_inference_steps=settings.steps,
+        eta=settings.eta,
+        generator=[torch_generator(settings.seed, "image", i) for i in drawn],
+        class_labels=labels if labels is None or len(indices) > 1 else list(labels) * 2,
+        guidance_scale=guidance_scale,
+        output_type="latent",
+        callback_on_step_end=callback,
+        callback_on_step_end_tensor_inputs=("latents", "pred_original_sample"),
+    ).images
+    return images[: len(indices)]
+
+
 def generate(
     pipeline: DiffusionPipeline,
     indices: Sequence[int],
     settings: SamplingSettings,
     callback: Any = None,
 ) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
-    """Yield (indices, images) batch by batch, with progress bars.
+    """Yield (indices, images) batch by batch, with progress bars; balanced labels for class-conditional models.
 
     Parameters
     ----------
@@ -106,14 +159,7 @@ def generate(
     pipeline.set_progress_bar_config(desc="steps", leave=False, position=1)
     with tqdm(total=len(indices), desc="sampling", unit=" images") as progress:
         for number, chunk in enumerate(chunks):
-            images = pipeline(
-                batch_size=len(chunk),
-                num_inference_steps=settings.steps,
-                eta=settings.eta,
-                generator=[torch_generator(settings.seed, "image", i) for i in chunk],
-                output_type="latent",
-                callback_on_step_end=callback if number == 0 else None,
-                callback_on_step_end_tensor_inputs=("latents", "pred_original_sample"),
-            ).images
+            labels = image_labels(chunk, number_of_labels(pipeline))
+            images = draw(pipeline, chunk, settings, labels, callback=callback if number == 0 else None)
             yield chunk, images
             progress.update(len(chunk))

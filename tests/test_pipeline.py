@@ -70,8 +70,10 @@ def test_an_image_does_not_depend_on_its_batch(pipeline, eta: float) -> None:
         return pipeline(len(indices), num_inference_steps=8, eta=eta, generator=generators, output_type="pil").images
 
     together = images(range(7))
-    for indices in ([3], [3, 4], [5, 3, 0]):
+    for indices in ([3, 4], [5, 3, 0], [0, 1, 2, 3, 4]):
         np.testing.assert_array_equal(np.array(images(indices)[indices.index(3)]), np.array(together[3]))
+    # A batch of one takes another convolution kernel: the same up to rounding (`ssd.generate` avoids it).
+    np.testing.assert_allclose(np.array(images([3])[0], dtype=float), np.array(together[3], dtype=float), atol=1)
 
 
 def test_callback_sees_the_image_grow_and_may_change_it(pipeline) -> None:

@@ -329,9 +329,7 @@ def _prepare_plot(path: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
-        raise UsageError(
-            "--plot needs matplotlib, which is not installed: pip install matplotlib."
-        ) from error
+        raise UsageError("--plot needs matplotlib, which is not installed: pip install matplotlib.") from error
     if path.suffix != ".png":
         raise UsageError(f"--plot must be a file name that ends in .png, got {path}.")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,9 +27,10 @@ class HubImages(PixelDataset):
     def __init__(self, request: DataRequest) -> None:
         self.rows = load(request, streaming=False)
         self.columns = find_columns(self.rows, request.spec)
-        labels = None if self.columns.label is None else np.asarray(self.rows[self.columns.label], dtype=np.int64)
+        labels = read_labels(self.rows, self.columns)
         self.rows = undecoded(self.rows, self.columns.image)
-        super().__init__(request, len(self.rows), request.split, labels, self.columns.num_classes)
+        num_classes = None if labels is None else self.columns.num_classes
+        super().__init__(request, len(self.rows), request.split, labels, num_classes)
 
     def pixels(self, index: int) -> np.ndarray:
         name = f"{self.image_name(index)} of {self.request.spec}"
@@ -113,6 +114,14 @@ def find_columns(rows: Any, spec: str) -> Columns:
     classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     label = _choose(classes, ("label",))
     return Columns(image, label, None if label is None else features[label].num_classes)
+
+
+def read_labels(rows: Any, columns: Columns) -> np.ndarray | None:
+    """Labels (N,), int64; None without them, also where they are withheld (-1, as in many test splits)."""
+    if columns.label is None:
+        return None
+    labels = np.asarray(rows[columns.label], dtype=np.int64)
+    return None if (labels < 0).any() else labels
 
 
 def undecoded(rows: Any, column: str) -> Any:

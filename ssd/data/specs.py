@@ -86,5 +86,7 @@ def open_dataset(
     takes_path = any(name.startswith(f"{kind}:") for name in DATA_SPECS)
     if kind not in _OPENERS or takes_path != bool(path):
         raise UsageError(f"Unknown data set {spec!r}: use one of {', '.join(DATA_SPECS)}.")
+    if size < 1:
+        raise UsageError(f"The size of the images must be at least 1, got {size}.")
     request = DataRequest(spec, path, size, find_preset(preset, size), split, skip_bad_images)
     return _OPENERS[kind](request)

@@ -68,9 +68,7 @@ def expand(pattern: str) -> list[str]:
     try:
         from webdataset.shardlists import expand_urls
     except ImportError:
-        raise UsageError(
-            "wds:PATTERN needs the package webdataset: pip install webdataset."
-        ) from None
+        raise UsageError("wds:PATTERN needs the package webdataset: pip install webdataset.") from None
     return [str(url) for url in expand_urls(pattern)]
 
 

@@ -1,0 +1,143 @@
+"""What is measured: files of generated images and reference data sets, all as 8-bit pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset, IterableDataset
+
+from ..data import open_dataset
+from ..errors import UsageError
+from ..pictures import to_uint8
+
+Size = tuple[int, int]
+"""(height, width)."""
+
+
+class PictureFiles(Dataset):
+    """Image files, in the order given; items are (H, W, 3) uint8 arrays."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = list(files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        file = self.files[index]
+        try:
+            with Image.open(file) as image:
+                return np.array(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UsageError(
+                f"Cannot read the image {file} ({error}): it is truncated or damaged; remove it."
+            ) from None
+
+
+class ReferencePictures(Dataset):
+    """A data set of `ssd.data`, rounded to 8 bits as generated images are; items are (H, W, 3) uint8 arrays.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Items are dicts of `image`, (3, H, W) float32 in [-1, 1].
+    change : callable, optional
+        Applied to (1, 3, H, W) in [-1, 1] before rounding, such as a reduction to a coarser level.
+    """
+
+    def __init__(self, dataset: Dataset, change: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
+        self.dataset = dataset
+        self.change = change
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        image = self.dataset[index]["image"][None]
+        return to_uint8(image if self.change is None else self.change(image))[0]
+
+
+def list_pictures(folder: str | Path) -> tuple[PictureFiles, Size, list[str]]:
+    """All images below a folder, which must have one size; hidden files are skipped.
+
+    Returns
+    -------
+    pictures : PictureFiles
+        Sorted by path.
+    size : (height, width)
+    warnings : list of str
+        On JPEG files and on mixed formats.
+
+    Raises
+    ------
+    UsageError
+        For a folder that is missing or empty, one image only, a file that is no image, and mixed sizes.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UsageError(f"The image folder {root} does not exist: give --images a folder of PNG files.")
+    files = sorted(
+        path
+        for path in root.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
+    if not files:
+        raise UsageError(f"The image folder {root} is empty: put PNG files in it.")
+    if len(files) == 1:
+        raise UsageError(f"The image folder {root} holds one image, {files[0].name}: a covariance needs at least 2.")
+    size, first_format = _header(files[0])
+    formats = {first_format}
+    for file in files[1:]:
+        other, format_name = _header(file)
+        formats.add(format_name)
+        if other != size:
+            raise UsageError(
+                f"The images have different sizes: {files[0].name} is {size[1]} x {size[0]} and {file.name} is "
+                f"{other[1]} x {other[0]}; measure one size at a time."
+            )
+    warnings = []
+    if "JPEG" in formats:
+        warnings.append(f"{root} holds JPEG files: their artefacts move a FID by several points; write PNG.")
+    if len(formats) > 1:
+        warnings.append(f"{root} mixes formats ({', '.join(sorted(formats))}): write all images in the same way.")
+    return PictureFiles(files), size, warnings
+
+
+def _header(file: Path) -> tuple[Size, str]:
+    """Size and format of an image file; its pixels are not read."""
+    try:
+        with Image.open(file) as image:
+            return (image.height, image.width), str(image.format)
+    except UnidentifiedImageError:
+        raise UsageError(f"{file} is no image: remove it from the folder, or hide it as .{file.name}.") from None
+    except OSError as error:
+        raise UsageError(f"Cannot open {file} ({error.strerror or error}): make it readable or remove it.") from None
+
+
+def open_reference(spec: str, size: int, preset: str | None = None, split: str | None = None) -> Dataset:
+    """Open a reference data set; `preset` and `split` go to `open_dataset` when they are given.
+
+    Raises
+    ------
+    UsageError
+        Also for data that can only be streamed: they have no length and no numbered images.
+    """
+    given: dict[str, Any] = {"preset": preset, "split": split}
+    dataset = open_dataset(spec, size, **{name: value for name, value in given.items() if value is not None})
+    if isinstance(dataset, IterableDataset):
+        raise UsageError(f"--ref {spec} is a stream without numbered images: prepare a copy of it first.")
+    return dataset
+
+
+def reference_provenance(dataset: Any, spec: str, size: int) -> dict[str, Any]:
+    """Where a reference data set comes from: its own account, or what is known without one."""
+    own = getattr(dataset, "provenance", None)
+    if own is not None:
+        return dict(own() if callable(own) else own)
+    preset = None if spec == "digits" else "adm"
+    return {"spec": spec, "preset": preset, "split": "train", "size": size, "count": len(dataset)}

@@ -1,0 +1,62 @@
+"""The model's predictions of the clean image at every level, and the data at the same resolution.
+
+When sampling leaves a level, the network's last prediction there is its best account of the image at that
+resolution. Its distance to the data, reduced by the model's own operator, says at which level images go wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..scheduling_ssd import SSDScheduler
+from .images import Size
+
+
+def level_ends(scheduler: SSDScheduler) -> dict[Size, int]:
+    """The last timestep of the chain at every coarser level, fine to coarse; the finest level ends in the image."""
+    full = scheduler.size_at(-1)
+    ends: dict[Size, int] = {}
+    for t in scheduler.timesteps.tolist():
+        s = scheduler.previous_timestep(t)
+        if scheduler.size_at(s) != full:
+            ends[scheduler.size_at(s)] = s
+    return dict(sorted(ends.items(), reverse=True))
+
+
+class LevelRecorder:
+    """A pipeline callback that keeps the last prediction of D_s x_0 at every level."""
+
+    def __init__(self) -> None:
+        self.predictions: dict[Size, torch.Tensor] = {}
+
+    def __call__(self, pipeline: Any, index: int, timestep: int, tensors: dict[str, torch.Tensor]) -> dict:
+        prediction = tensors["pred_original_sample"]
+        self.predictions[prediction.shape[-2], prediction.shape[-1]] = prediction
+        return {}
+
+
+class LevelReduction:
+    """Full pictures (B, C, H, W) -> D_s x_0; can be sent to worker processes.
+
+    Parameters
+    ----------
+    scheduler : SSDScheduler
+    timestep : int
+        s.
+    """
+
+    def __init__(self, scheduler: SSDScheduler, timestep: int) -> None:
+        self.config = dict(scheduler.config)
+        self.timestep = timestep
+        self._degrade: Callable[[torch.Tensor, int], torch.Tensor] | None = None
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        if self._degrade is None:
+            self._degrade = SSDScheduler.from_config(self.config).process.degrade
+        return self._degrade(images, self.timestep)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_degrade": None}

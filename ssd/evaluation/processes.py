@@ -1,0 +1,75 @@
+"""Work split over processes by the global number of an image, and results put together again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast, gather_object
+
+from .statistics import FeatureStatistics
+
+T = TypeVar("T")
+Block = list[range]
+"""Consecutive batches of image numbers that one process measures, and whose sums are added as one."""
+
+MAX_BATCHES_PER_BLOCK = 16
+BLOCKS_WANTED = 64
+
+
+def start_processes(device: str | None) -> PartialState:
+    """The processes that `accelerate launch` started, or this one alone; waits at most a day for a slow one."""
+    cpu = device == "cpu" or not torch.accelerator.is_available()
+    state = PartialState(cpu=cpu, timeout=timedelta(days=1))
+    launched = any(name.startswith("ACCELERATE_") for name in os.environ)
+    if cpu and launched:  # the launcher's default is one thread
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // state.num_processes))
+    return state
+
+
+def end_processes() -> None:
+    """Close the connection between processes, if there is one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def work_blocks(count: int, batch_size: int) -> list[Block]:
+    """Image numbers 0 .. count - 1 in blocks of batches; the same whatever the number of processes.
+
+    Batches of the same images on every run make features, which are rounded differently in batches of another
+    length, the same to the last bit.
+    """
+    batches = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    length = min(MAX_BATCHES_PER_BLOCK, max(1, len(batches) // BLOCKS_WANTED))
+    return [batches[start : start + length] for start in range(0, len(batches), length)]
+
+
+def share(work: Sequence[T], state: PartialState) -> list[T]:
+    """The part of this process: every W-th piece."""
+    return list(work[state.process_index :: state.num_processes])
+
+
+def merge_statistics(statistics: FeatureStatistics, state: PartialState) -> FeatureStatistics:
+    """The sums of all processes, added in the order of their ranks, on every process."""
+    if state.num_processes == 1:
+        return statistics
+    num_features = max(gather_list([statistics.num_features], state))
+    merged = FeatureStatistics()
+    # NCCL sends tensors of the GPU only.
+    device = state.device if state.device.type == "cuda" else torch.device("cpu")
+    for rank in range(state.num_processes):
+        empty = np.zeros(1 + 2 * num_features + 2 * num_features**2)
+        packed = statistics.pack(num_features) if rank == state.process_index else empty
+        received = broadcast(torch.from_numpy(packed).to(device), from_process=rank)
+        merged.merge(FeatureStatistics.unpack(received.cpu().numpy(), num_features))
+    return merged
+
+
+def gather_list(items: list[Any], state: PartialState) -> list[Any]:
+    """The items of all processes, on every process."""
+    return list(gather_object(items)) if state.num_processes > 1 else items
