@@ -76,7 +76,10 @@ def load_pipeline(model: str, device: str | None = None) -> SSDPipeline:
     if device is None:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = accelerator.type if accelerator is not None else "cpu"
-    return pipeline.to(device)
+    try:
+        return pipeline.to(device)
+    except RuntimeError as error:
+        raise UsageError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def number_of_labels(pipeline: DiffusionPipeline) -> int:

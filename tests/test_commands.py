@@ -213,6 +213,7 @@ def test_bad_sampling_settings(trained, tmp_path, run_command) -> None:
     run_command(SAMPLE, *model, "--animation", tmp_path / "g.png").assert_one_line_error("must end in .gif")
     run_command(SAMPLE, *model, "--out", tmp_path / "file").assert_one_line_error("file is a file")
     grid = ["--grid", tmp_path / "g.png"]
+    run_command(SAMPLE, *model, *grid, "--device", "nonsense").assert_one_line_error("--device nonsense cannot be used")
     run_command(SAMPLE, *model, *grid, "--num", "0").assert_one_line_error("--num must be at least 1")
     run_command(SAMPLE, *model, *grid, "--eta", "2").assert_one_line_error("--eta must be in [0, 1]")
     run_command(SAMPLE, *model, *grid, "--steps", "1").assert_one_line_error("--steps", "2..1000")
