@@ -22,7 +22,7 @@ $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.10 or newer is needed, this is " + sys.version.split()[0] + ": run  make $(MAKECMDGOALS) PYTHON=python3.12" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install -e ".[dev,docs]"
+	$(BIN)/python -m pip install -e ".[dev,docs,hub,wds]"
 	@touch $@
 
 demo: install  ## train on handwritten digits, sample and evaluate (about 6 minutes on two CPU cores)

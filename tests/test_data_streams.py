@@ -191,13 +191,13 @@ def test_hub_columns(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "package", "extra"),
-    [("hub:cifar10", "datasets", "hub"), ("hub-stream:cifar10", "datasets", "hub"), ("wds:x.tar", "webdataset", "wds")],
+    ("spec", "package"),
+    [("hub:cifar10", "datasets"), ("hub-stream:cifar10", "datasets"), ("wds:x.tar", "webdataset")],
 )
-def test_missing_packages_name_their_extra(monkeypatch, spec: str, package: str, extra: str) -> None:
+def test_missing_packages_are_named(monkeypatch, spec: str, package: str) -> None:
     for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UsageError, match=rf"needs the package {package}: pip install .*\[{extra}\]"):
+    with pytest.raises(UsageError, match=rf"needs the package {package}: pip install {package}"):
         open_dataset(spec, 8)
 
 
