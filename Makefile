@@ -58,6 +58,7 @@ type: install  ## check types
 bench: install  ## measure on this machine and write benchmarks/results.md (a few minutes)
 	$(BIN)/python benchmarks/flops.py
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/frechet.py
 
 docs: install  ## write the API reference to build/docs
 	$(BIN)/pdoc --docformat numpy --output-directory build/docs ssd flexi_unet

@@ -162,7 +162,7 @@ class EvalConfig(FeatureSettings, SamplingSettings):
     labels: Literal["balanced", "random"] = "balanced"
     num_classes: int | None = None
     guidance_scale: float = 1.0
-    network_batch: int = 16
+    network_batch: int = 32
 
     def check_settings(self) -> None:
         """As for all measurements; and one source of images."""

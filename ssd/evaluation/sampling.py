@@ -55,7 +55,7 @@ class Sampler:
 
     pipeline: SSDPipeline
     settings: SamplingSettings
-    network_batch: int = 16
+    network_batch: int = 32
     num_labels: int = 0
     labels: str = "balanced"
     guidance_scale: float = 1.0
