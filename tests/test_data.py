@@ -47,9 +47,9 @@ def test_npz(tmp_path) -> None:
 
 
 def test_crop_is_central_and_square() -> None:
-    image = Image.new("RGB", (40, 20), "black")
-    image.paste("white", (10, 0, 30, 20))
-    assert np.array(center_crop_resize(image, 5)).min() == 255
+    image = Image.new("RGB", (80, 40), "black")
+    image.paste("white", (20, 0, 60, 40))
+    assert np.array(center_crop_resize(image, 10)).min() == 255
     assert to_tensor(Image.new("RGB", (2, 2), "black")).unique().tolist() == [-1.0]
     assert to_tensor(Image.new("RGB", (2, 2), "white")).unique().tolist() == [1.0]
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ssd.data import open_dataset
-from ssd.data.transforms import PRESETS, center_crop_resize, shrink_then_crop
+from ssd.data.transforms import PRESETS, center_crop_resize
 from ssd.errors import UsageError
 
 WNIDS = ["n01440764", "n01443537", "n02084071"]
@@ -187,18 +187,14 @@ def test_adm_halves_with_box_and_ends_with_bicubic() -> None:
     narrowed = np.floor(np.array(square, dtype=np.float64).reshape(178, 89, 2, 3).mean(2) + 0.5)  # Pillow rounds here
     halved = np.floor(narrowed.reshape(89, 2, 89, 3).mean(1) + 0.5)
     expected = Image.fromarray(halved.astype(np.uint8)).resize((64, 64), Image.BICUBIC)
-    assert np.array_equal(np.array(center_crop_resize(picture(4), 64)), np.array(expected))
+    assert np.array_equal(np.array(center_crop_resize(square, 64)), np.array(expected))
     unhalved = square.resize((90, 90), Image.BICUBIC)
-    assert np.array_equal(np.array(center_crop_resize(picture(4), 90)), np.array(unhalved))
+    assert np.array_equal(np.array(center_crop_resize(square, 90)), np.array(unhalved))
 
 
-def test_shrinking_first_agrees_on_squares_only() -> None:
-    for size in (16, 40, 64):
-        square = picture(5, 100, 100)
-        assert np.array_equal(np.array(shrink_then_crop(square, size)), np.array(center_crop_resize(square, size)))
+def test_adm_shrinks_the_whole_picture_and_then_crops() -> None:
     whole = picture(5).resize((89, 109), Image.BOX).resize((64, 78), Image.BICUBIC)
-    assert np.array_equal(np.array(shrink_then_crop(picture(5), 64)), np.array(whole)[7:71])
-    assert not np.array_equal(np.array(shrink_then_crop(picture(5), 64)), np.array(center_crop_resize(picture(5), 64)))
+    assert np.array_equal(np.array(center_crop_resize(picture(5), 64)), np.array(whole)[7:71])
 
 
 def test_presets_of_a_data_set(tmp_path) -> None:
@@ -212,7 +208,7 @@ def test_presets_of_a_data_set(tmp_path) -> None:
 def test_presets_that_do_not_fit_are_refused(tmp_path) -> None:
     make_imagenet(tmp_path / "imagenet")
     make_celeba(tmp_path / "celeba")
-    with pytest.raises(UsageError, match="Unknown preset 'center': use one of adm, adm_shrink_first, ddim128, sde140"):
+    with pytest.raises(UsageError, match="Unknown preset 'center': use one of adm, ddim128, sde140"):
         open_dataset(f"celeba:{tmp_path / 'celeba'}", 64, preset="center")
     with pytest.raises(UsageError, match="cuts out 128 x 128 pixels, fewer than the 256 x 256"):
         open_dataset(f"celeba:{tmp_path / 'celeba'}", 256, preset="ddim128")

@@ -34,7 +34,7 @@ class PrepareConfig:
     size : int
         Side of the square images in pixels.
     preset : str
-        Crop and resize: adm, adm_shrink_first, ddim128 or sde140.
+        Crop and resize: adm, ddim128 or sde140.
     split : str
         Part of the data: train, valid, test or all, where the data have splits.
     format : str

@@ -20,24 +20,11 @@ ALIGNED_CELEBA = (178, 218)
 
 
 def center_crop_resize(image: Image.Image, size: int) -> Image.Image:
-    """Centre square of the short side, reduced to `size` x `size` (the preset `adm`).
+    """The whole picture reduced until its short side is `size`, then the central square (the preset `adm`).
 
-    The side is halved with BOX while it is at least twice the target, then resized with BICUBIC: the filters of
-    guided-diffusion (ADM). Square pictures come out as there, to the pixel; others see `shrink_then_crop`.
-    """
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    while image.width >= 2 * size:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    return image.resize((size, size), Image.Resampling.BICUBIC)
-
-
-def shrink_then_crop(image: Image.Image, size: int) -> Image.Image:
-    """As guided-diffusion does it to the pixel: the whole picture is reduced, then cropped (`adm_shrink_first`).
-
-    Source: `center_crop_arr` of guided-diffusion, which the published SSD code uses unchanged. The rounding of the long
-    side moves the crop by up to half a pixel against `center_crop_resize`.
+    Both sides are halved with BOX while the short one is at least twice the target, then resized with BICUBIC. Source:
+    `center_crop_arr` of guided-diffusion (ADM), which the published SSD code uses unchanged; the same to the pixel.
+    Cropping first would move the crop by up to half a pixel of the result, since the long side is rounded.
     """
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
@@ -98,7 +85,6 @@ PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
         Preset("adm", center_crop_resize, "box halving, then bicubic"),
-        Preset("adm_shrink_first", shrink_then_crop, "box halving, then bicubic"),
         Preset("ddim128", crop_ddim128, "bilinear, antialiased", celeba_box=128),
         Preset("sde140", crop_sde140, "bilinear, antialiased", celeba_box=140),
     )
