@@ -61,7 +61,7 @@ def main() -> None:
 
 def measure(settings: SamplerBenchmark) -> list[Row]:
     widths = tuple(settings.base * multiple for multiple in (1, 2, 3, 4))
-    unet = FlexiUNet2DModel(settings.res, block_out_channels=widths)
+    unet = FlexiUNet2DModel(sample_size=settings.res, block_out_channels=widths)
     random_weights(unet).eval().to(DEVICE)
     pipeline = SSDPipeline(unet, SSDScheduler(sample_size=settings.res, num_levels=settings.levels))
     pipeline.set_progress_bar_config(disable=True)

@@ -65,7 +65,7 @@ def measure(settings: TrainStepBenchmark) -> list[Row]:
 
 def new_unet(settings: TrainStepBenchmark) -> FlexiUNet2DModel:
     widths = tuple(settings.base * multiple for multiple in (1, 2, 3, 4))
-    unet = FlexiUNet2DModel(settings.res, block_out_channels=widths, decoder_exit="full")
+    unet = FlexiUNet2DModel(sample_size=settings.res, block_out_channels=widths, decoder_exit="full")
     random_weights(unet).train().to(DEVICE)
     return unet
 

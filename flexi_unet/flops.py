@@ -19,8 +19,10 @@ def count_gflops(unet: FlexiUNet2DModel, input_size: Size, output_size: Size) ->
     input_size, output_size : (height, width)
         Sizes of stages.
     """
+    # Not from_config: it forgets the arguments that were passed by position.
+    settings = {name: value for name, value in unet.config.items() if not name.startswith("_")}
     with torch.device("meta"), torch.no_grad():
-        twin = FlexiUNet2DModel.from_config(unet.config)
+        twin = FlexiUNet2DModel(**settings)
         sample = torch.empty(1, twin.config.in_channels, *input_size)
         labels = torch.zeros(1, dtype=torch.int64) if twin.config.num_class_embeds else None
         with FlopCounterMode(display=False) as counter:

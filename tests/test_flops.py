@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from flexi_unet import FlexiUNet2DModel
+from flexi_unet.flops import count_gflops
+
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "flops.py"
 
 
@@ -95,3 +98,9 @@ def test_bad_input_is_one_line_and_exit_code_2(flops, capsys, arguments, message
     assert exit_info.value.code == 2
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+def test_arguments_by_position_count_too() -> None:
+    by_position = FlexiUNet2DModel(16, block_out_channels=(32, 32))
+    by_name = FlexiUNet2DModel(sample_size=16, block_out_channels=(32, 32))
+    assert count_gflops(by_position, (8, 8), (8, 8)) == count_gflops(by_name, (8, 8), (8, 8))
