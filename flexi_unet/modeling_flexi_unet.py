@@ -65,7 +65,7 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ["EncoderStage", "DecoderStage", "MiddleStage"]  # noqa: RUF012 (diffusers reads a list)
-    _repeated_blocks = ["ResnetBlock2D"]  # noqa: RUF012
+    _repeated_blocks = ["ResidualBlock"]  # noqa: RUF012
     _skip_layerwise_casting_patterns = ["norm", "time_embedding"]  # noqa: RUF012
 
     @register_to_config

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from diffusers.models.downsampling import Downsample2D
-from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
+
+from .residual_block import ResidualBlock
 
 NORM_EPS = 1e-5
 
@@ -28,17 +30,10 @@ class BlockSettings:
     num_groups: int
     dropout: float
 
-    def resnet(self, in_channels: int, out_channels: int) -> ResnetBlock2D:
+    def resnet(self, in_channels: int, out_channels: int) -> ResidualBlock:
         """A residual block with scale-shift group norm; its last convolution starts at zero."""
-        block = ResnetBlock2D(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            temb_channels=self.time_embed_dim,
-            groups=self.num_groups,
-            eps=NORM_EPS,
-            dropout=self.dropout,
-            time_embedding_norm="scale_shift",
-            non_linearity="silu",
+        block = ResidualBlock(
+            in_channels, out_channels, self.time_embed_dim, self.num_groups, eps=NORM_EPS, dropout=self.dropout
         )
         zero_init(block.conv2)
         return block
@@ -182,10 +177,10 @@ class DecoderStage(Stage):
         """
         for index in range(num_blocks):
             if index < len(skips):
-                skip = skips[index]
+                x = torch.cat([x, skips[index]], dim=1)
             else:
-                skip = x.new_zeros(x.shape[0], self.skip_channels[index], *x.shape[2:])
-            x = self.run_block(index, torch.cat([x, skip], dim=1), temb)
+                x = F.pad(x, (0, 0, 0, 0, 0, self.skip_channels[index]))  # zeros in place of the skip
+            x = self.run_block(index, x, temb)
         if upsample:
             for upsampler in self.upsamplers:
                 x = upsampler(x)
