@@ -42,7 +42,7 @@ class ResidualBlock(ResnetBlock2D):
             non_linearity="silu",
         )
 
-    def forward(self, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
         """(B, C_in, H, W) and a time embedding (B or 1, E) -> (B, C_out, H, W)."""
         hidden = self.conv1(self.nonlinearity(self.norm1(x)))
         scale, shift = self.time_emb_proj(self.nonlinearity(temb)).chunk(2, dim=1)

@@ -1,13 +1,36 @@
 """Scale Space Diffusion: `from ssd import SSDPipeline, SSDScheduler, ScaleSpaceProcess`."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 import diffusers
 
-from .pipeline_ssd import SSDPipeline
-from .process import ScaleSpaceProcess
-from .scheduling_ssd import SSDScheduler
-
-# `DiffusionPipeline.from_pretrained` looks pipeline classes up by name inside diffusers.
-diffusers.SSDPipeline = SSDPipeline
+if TYPE_CHECKING:
+    from .pipeline_ssd import SSDPipeline
+    from .process import ScaleSpaceProcess
+    from .scheduling_ssd import SSDScheduler
 
 __all__ = ["SSDPipeline", "SSDScheduler", "ScaleSpaceProcess"]
 __version__ = "0.1.0"
+
+_MODULES = {"SSDPipeline": "pipeline_ssd", "SSDScheduler": "scheduling_ssd", "ScaleSpaceProcess": "process"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a class when it is first asked for (PEP 562), as diffusers does: `import ssd` takes no time."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    return globals()[name]
+
+
+def _pipeline_for_diffusers(name: str) -> Any:
+    if name != "SSDPipeline":
+        raise AttributeError(f"module 'diffusers' has no attribute {name!r}")
+    return __getattr__(name)
+
+
+# `DiffusionPipeline.from_pretrained` looks pipeline classes up by name inside diffusers: let it find ours there.
+diffusers.__getattr__ = _pipeline_for_diffusers

@@ -21,7 +21,7 @@ import torch
 from .kernels import KERNELS, dct_matrix, heat_gains
 from .lanczos import KrylovForm
 from .resolution_schedule import Size
-from .spectral import AxisMatrices, IdentityMatrices, SpectralCalculus, SpectralForm
+from .spectral import AxisMatrices, IdentityForm, SpectralCalculus, SpectralForm
 
 
 class LinearOperator(ABC):
@@ -86,9 +86,8 @@ class IdentityOperator(LinearOperator):
         return inner
 
     @cached_property
-    def spectral(self) -> SpectralForm:
-        ones = torch.ones(self.in_size, dtype=torch.float64)
-        return SpectralForm(ones, IdentityMatrices(), IdentityMatrices(), self.in_size)
+    def spectral(self) -> IdentityForm:
+        return IdentityForm(self.in_size)
 
 
 class SeparableOperator(LinearOperator):

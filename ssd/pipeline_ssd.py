@@ -5,6 +5,7 @@ Shape letters: B batch, C channels, H W full resolution, h w the size of the cur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -73,6 +74,7 @@ class SSDPipeline(DiffusionPipeline):
         callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         timesteps: Sequence[int] | None = None,
+        max_batch_size_per_level: int | Sequence[int] | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Sample images.
 
@@ -104,6 +106,11 @@ class SSDPipeline(DiffusionPipeline):
             Which of "latents" (x_s) and "pred_original_sample" (prediction of D_s x_0) it receives.
         timesteps : sequence of int, optional
             An explicit descending list instead of `num_inference_steps`.
+        max_batch_size_per_level : int or sequence of int, optional
+            Images per call of the network where the batch is larger: one number for every level, fine to coarse;
+            or one number n for the full resolution, and n 4^l at level l, which has as many pixels. Default: the whole
+            batch at once. It changes speed and memory, not the images (but for the rounding of the last bits, see
+            docs/performance.md).
         """
         labels = self._check_inputs(
             batch_size,
@@ -119,13 +126,16 @@ class SSDPipeline(DiffusionPipeline):
         self.scheduler.set_timesteps(num_inference_steps, timesteps=timesteps)
         chain = self.scheduler.timesteps.tolist()  # plain integers: no device synchronisation in the loop
         self._num_timesteps = len(chain)
+        timesteps_on_device = self.scheduler.timesteps.to(device)
         labels = None if labels is None else labels.to(device)
+        limits = self._images_per_call(batch_size, max_batch_size_per_level)
         # The state stays in float32 even when the network runs in half precision.
         latents = self._initial_state(batch_size, chain[0], generator, latents, device)
 
         for index, t in enumerate(self.progress_bar(chain)):
             output_size = self.scheduler.size_at(self.scheduler.previous_timestep(t))
-            prediction = self._predict(latents, t, output_size, labels, guidance_scale)
+            timestep = timesteps_on_device[index : index + 1]
+            prediction = self._predict(latents, timestep, output_size, labels, guidance_scale, limits[output_size])
             latents, pred_original_sample = self.scheduler.step(
                 prediction, t, latents, eta=eta, generator=generator, return_dict=False
             )
@@ -193,21 +203,50 @@ class SSDPipeline(DiffusionPipeline):
             )
         return latents.to(device, torch.promote_types(latents.dtype, torch.float32))
 
+    def _images_per_call(self, batch_size: int, limit: int | Sequence[int] | None) -> dict[tuple[int, int], int]:
+        """How many images the network takes at once, by the size of its output."""
+        sizes = self.scheduler.resolutions
+        if limit is None:
+            return dict.fromkeys(sizes, batch_size)
+        if isinstance(limit, int):
+            limit = [limit * math.prod(sizes[0]) // math.prod(size) for size in sizes]
+        if len(limit) != len(sizes) or min(limit) < 1:
+            raise ValueError(
+                f"max_batch_size_per_level must be one positive number or {len(sizes)}, one per level, got {limit}."
+            )
+        return dict(zip(sizes, limit))
+
     def _predict(
         self,
         latents: torch.Tensor,
-        t: int,
+        timestep: torch.Tensor,
+        output_size: tuple[int, int],
+        labels: torch.Tensor | None,
+        guidance_scale: float,
+        max_batch_size: int,
+    ) -> torch.Tensor:
+        """The network's D_s x_0 for every image, in the dtype of the state."""
+        calls = -(-len(latents) // max_batch_size)
+        groups = zip(latents.tensor_split(calls), [None] * calls if labels is None else labels.tensor_split(calls))
+        predictions = [self._guided(x, timestep, output_size, y, guidance_scale) for x, y in groups]
+        return predictions[0] if calls == 1 else torch.cat(predictions)
+
+    def _guided(
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
         output_size: tuple[int, int],
         labels: torch.Tensor | None,
         guidance_scale: float,
     ) -> torch.Tensor:
-        """The network's D_s x_0, in the dtype of the state."""
+        """One call of the network, or two with classifier-free guidance."""
         inputs = latents.to(self.unet.dtype)
-        # A tensor, so that a compiled network does not specialise on every timestep.
-        timestep = torch.tensor([t], device=latents.device)
 
         def network(class_labels: torch.Tensor | None) -> torch.Tensor:
-            return self.unet(inputs, timestep, output_size, class_labels, return_dict=False)[0].to(latents.dtype)
+            with torch.inference_mode():
+                prediction = self.unet(inputs, timestep, output_size, class_labels, return_dict=False)[0]
+            # A copy is an ordinary tensor, and safe from CUDA graphs, which write the next result into this one.
+            return prediction.to(latents.dtype, copy=True)
 
         if labels is None or guidance_scale == 1.0:
             return network(labels)

@@ -22,7 +22,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from .noise_schedule import NoiseSchedule
 from .operators import Blur, IdentityOperator, LinearOperator, resize_operator
 from .resolution_schedule import ResolutionSchedule, Size
-from .spectral import Covariance
+from .spectral import Covariance, like
 
 Timestep = int | torch.Tensor
 """One timestep, or per-image timesteps of shape (B,) that all live on one level."""
@@ -172,7 +172,7 @@ class ScaleSpaceProcess:
         degraded = self.degrade(x_0, t)
         if noise.shape != degraded.shape:
             raise ValueError(f"noise must have the size of x_t, {tuple(degraded.shape)}, got {tuple(noise.shape)}.")
-        return self.signal(t).to(degraded) * degraded + self.sigma(t).to(degraded) * noise
+        return like(self.signal(t), degraded) * degraded + like(self.sigma(t), noise) * noise
 
     def posterior(
         self, x_0_at_s: torch.Tensor, x_t: torch.Tensor, s: Timestep, t: Timestep, eta: float = 1.0
@@ -213,8 +213,8 @@ class ScaleSpaceProcess:
             """v_i"""
             return sigma_s**2 * (1 - kept(lam))
 
-        mu_s = self.signal(s).to(x_t) * x_0_at_s
-        residual = x_t - c.to(x_t) * operator.forward(mu_s)
+        mu_s = like(self.signal(s), x_t) * x_0_at_s
+        residual = x_t - like(c, x_t) * operator.forward(mu_s)
         spectral = operator.spectral
         clean = isinstance(s, int) and s == -1
         return GaussianPosterior(

@@ -22,6 +22,13 @@ ZERO = 1e-13
 """Singular values below this fraction of the largest are zero up to round-off, and treated as the null space."""
 
 
+def like(coefficient: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """`coefficient` ready to be multiplied with x. A number stays where it is: moving it to an accelerator would make
+    the program wait, and a product with it needs no move.
+    """
+    return coefficient if coefficient.ndim == 0 else coefficient.to(x)
+
+
 class Covariance(ABC):
     """A covariance of images: applied, rooted, or written out.
 
@@ -137,9 +144,44 @@ class SpectralForm(SpectralCalculus):
     def gain(self, g: SpectralFunction, y: torch.Tensor) -> torch.Tensor:
         return self.v.apply(g(self.singular_values).to(y) * self.u.apply_transposed(y))
 
-    def covariance(self, f: SpectralFunction) -> SpectralCovariance:
+    def covariance(self, f: SpectralFunction) -> Covariance:
         null = f(torch.zeros(1, 1, dtype=torch.float64))
         return SpectralCovariance(self.v, f(self.singular_values), null, self.in_size)
+
+
+class IdentityForm(SpectralForm):
+    """The identity: its only singular value is 1, so gains and variances are numbers, (), or (B, 1, 1, 1) per image."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__(torch.ones(size, dtype=torch.float64), IdentityMatrices(), IdentityMatrices(), size)
+        self._one = torch.ones((), dtype=torch.float64)
+
+    def gain(self, g: SpectralFunction, y: torch.Tensor) -> torch.Tensor:
+        return like(g(self._one), y) * y
+
+    def covariance(self, f: SpectralFunction) -> IsotropicCovariance:
+        return IsotropicCovariance(f(self._one), self.in_size)
+
+
+@dataclass(frozen=True)
+class IsotropicCovariance(Covariance):
+    """variance I.
+
+    Attributes
+    ----------
+    variance : torch.Tensor
+        (), or (B, 1, 1, 1) per image; float64.
+    size : (height, width)
+    """
+
+    variance: torch.Tensor
+    size: Size
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        return like(self.variance, x) * x
+
+    def sqrt_apply(self, noise: torch.Tensor) -> torch.Tensor:
+        return like(self.variance.sqrt(), noise) * noise
 
 
 @dataclass(frozen=True)

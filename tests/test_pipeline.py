@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from flexi_unet import FlexiUNet2DModel
 from ssd import SSDPipeline, SSDScheduler
@@ -113,9 +114,10 @@ def test_given_latents_replace_the_first_draw(pipeline) -> None:
 def test_guidance_is_the_linear_extrapolation() -> None:
     pipeline = small_pipeline(num_class_embeds=4)
     x, labels = torch.randn(2, 3, 8, 8), torch.tensor([0, 2])
-    conditional = pipeline._predict(x, 600, (8, 8), labels, 1.0)
-    unconditional = pipeline._predict(x, 600, (8, 8), torch.tensor([3, 3]), 1.0)
-    guided = pipeline._predict(x, 600, (8, 8), labels, 2.5)
+    t = torch.tensor([600])
+    conditional = pipeline._guided(x, t, (8, 8), labels, 1.0)
+    unconditional = pipeline._guided(x, t, (8, 8), torch.tensor([3, 3]), 1.0)
+    guided = pipeline._guided(x, t, (8, 8), labels, 2.5)
     torch.testing.assert_close(guided, unconditional + 2.5 * (conditional - unconditional))
     assert pipeline(2, num_inference_steps=3, class_labels=[0, 2], guidance_scale=2.0, output_type="pt").images.shape
 
@@ -128,9 +130,73 @@ def test_half_precision_network(pipeline) -> None:
     assert (images - expected).abs().mean() < 0.1
 
 
+@pytest.mark.parametrize("limit", [2, 3, (4, 5, 9), (2, 100, 100)])
+@pytest.mark.parametrize("guided", [False, True])
+def test_groups_of_coarse_and_fine_levels_change_no_image(limit, guided: bool) -> None:
+    pipeline = small_pipeline(num_class_embeds=4 if guided else None)
+    arguments = {"class_labels": [0, 1, 2, 0, 1, 2, 1, 0, 2, 1], "guidance_scale": 2.0} if guided else {}
+    calls = []
+    pipeline.unet.register_forward_pre_hook(lambda module, inputs: calls.append((len(inputs[0]), inputs[2])))
+
+    def images(**options) -> torch.Tensor:
+        generators = [torch_generator(1, "image", i) for i in range(10)]
+        return pipeline(
+            10, num_inference_steps=6, generator=generators, output_type="latent", **arguments, **options
+        ).images
+
+    whole = images()
+    assert {count for count, _ in calls} == {10}
+    calls.clear()
+    grouped = images(max_batch_size_per_level=limit)
+    if guided:  # the products of class embeddings round by the number of their rows
+        torch.testing.assert_close(grouped, whole, rtol=0, atol=1e-4)
+    else:
+        assert torch.equal(grouped, whole)
+    allowed = dict(
+        zip([(16, 16), (8, 8), (4, 4)], limit if isinstance(limit, tuple) else (limit, 4 * limit, 16 * limit))
+    )
+    assert all(count <= allowed[size] for count, size in calls)
+    assert {size: max(count for count, s in calls if s == size) for size in allowed} == {
+        size: -(-10 // -(-10 // limit)) for size, limit in allowed.items()
+    }
+
+
+def test_images_may_enter_a_differentiable_computation(pipeline) -> None:
+    images = pipeline(2, num_inference_steps=3, output_type="pt").images
+    scale = torch.ones((), requires_grad=True)
+    (images * scale).sum().backward()
+    assert scale.grad == images.sum()
+
+
+def test_a_step_within_a_level_never_waits_for_the_device() -> None:
+    class Transfers(TorchDispatchMode):
+        found = ()
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            devices = {tensor.device for tensor in (*args, result) if isinstance(tensor, torch.Tensor)}
+            if func.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.copy_) and len(devices) > 1:
+                self.found += (func,)
+            return result
+
+    scheduler = SSDScheduler(sample_size=16, num_levels=3)
+    scheduler.set_timesteps(20)
+    # The meta device computes nothing, and refuses to hand a number back to the program.
+    for t in scheduler.timesteps.tolist():
+        x_t, x_0 = (
+            torch.zeros(2, 3, *scheduler.size_at(i), device="meta") for i in (t, scheduler.previous_timestep(t))
+        )
+        for eta in (0.0, 1.0):
+            with Transfers() as transfers:
+                scheduler.step(x_0, t, x_t, eta=eta)
+            assert bool(transfers.found) == (t in scheduler.process.resolution.level_changes)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"max_batch_size_per_level": [4, 4]}, r"or 3, one per level, got \[4, 4\]"),
+        ({"max_batch_size_per_level": 0}, "one positive number"),
         ({"batch_size": 0}, "at least 1"),
         ({"output_type": "jpeg"}, "one of pil, np, pt, latent"),
         ({"batch_size": 2, "generator": [torch.Generator()]}, "1 generators for 2 images"),
