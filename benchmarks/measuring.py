@@ -17,6 +17,8 @@ from torch import nn
 
 from flexi_unet import FlexiUNet2DModel
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 
 @dataclass
 class Row:

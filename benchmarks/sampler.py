@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler
-from measuring import Row, paired, random_weights, same_unet2d, table
+from measuring import DEVICE, Row, paired, random_weights, same_unet2d, table
 
 from flexi_unet import FlexiUNet2DModel
 from flexi_unet.flops import count_gflops
@@ -18,8 +18,6 @@ from ssd import SSDPipeline, SSDScheduler
 from ssd.cli import CommandParser
 from ssd.errors import exit_on_usage_error
 from ssd.operators import ImplicitOperator, LinearOperator, resize_operator
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-from measuring import random_weights, seconds
+from measuring import DEVICE, random_weights, seconds
 
 from flexi_unet import FlexiUNet2DModel
 from flexi_unet.flops import count_gflops
@@ -19,7 +18,6 @@ from ssd import SSDPipeline, SSDScheduler
 from ssd.cli import CommandParser
 from ssd.errors import exit_on_usage_error
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MULTIPLES = {32: (1, 2, 4), 64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}
 """Stage widths in units of `base`, the paper's."""
 

@@ -11,15 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from measuring import Row, paired, random_weights, same_unet2d, table
+from measuring import DEVICE, Row, paired, random_weights, same_unet2d, table
 from torch import nn
 
 from flexi_unet import FlexiUNet2DModel
 from flexi_unet.flops import count_gflops
 from ssd.cli import CommandParser
 from ssd.errors import exit_on_usage_error
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass

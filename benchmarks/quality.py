@@ -1,0 +1,220 @@
+"""Distance to the data against training time for 1, 2 and 3 levels of one network, at equal wall-clock time.
+
+python benchmarks/quality.py --data npz:images.npz
+python benchmarks/quality.py --data digits --res 16 --minutes 0.5,1 --num 128 --plot quality.png
+
+The runs take turns between two marks, so that whatever else the machine does slows all of them alike. Time is that of
+training alone. The distances need no weights: Frechet distance of 8 x 8 pixels, sliced Wasserstein of Laplacian bands.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from measuring import DEVICE
+from tqdm.auto import tqdm
+
+from flexi_unet import FlexiUNet2DModel
+from ssd import SSDPipeline, SSDScheduler
+from ssd.cli import CommandParser
+from ssd.data import open_dataset
+from ssd.errors import exit_on_usage_error
+from ssd.evaluation.features import pixel_features
+from ssd.evaluation.frechet import frechet_distance
+from ssd.evaluation.patches import image_patches
+from ssd.evaluation.sliced_wasserstein import sliced_wasserstein
+from ssd.generate import SamplingSettings, generate
+from ssd.losses import min_snr_loss, training_pair
+from ssd.pictures import image_grid, to_uint8
+from ssd.seeding import numpy_generator, torch_generator
+from ssd.training.ema import EmaNetworks
+from ssd.training.routes import RouteSampler
+
+METRICS = {"frechet": "Frechet distance of 8 x 8 pixels", "swd": "sliced Wasserstein distance"}
+
+
+@dataclass
+class QualityBenchmark:
+    """Settings of the benchmark.
+
+    Parameters
+    ----------
+    data : str
+        A data set, such as npz:images.npz or folder:/path.
+    res : int
+        Full resolution.
+    levels : str
+        Numbers of levels, separated by commas.
+    minutes : str
+        Training minutes at which the distances are measured, separated by commas, ascending.
+    block_out_channels : tuple of int
+    batch_size : int
+    learning_rate : float
+    transition_probability : float, optional
+        Share of the batches that are level changes; default the uniform marginal's.
+    num, steps : int
+        Images per measurement, and their sampling steps.
+    plot : str, optional
+        Write a PNG; needs matplotlib. The last images of every run go beside it.
+    seed : int
+    """
+
+    data: str
+    res: int = 32
+    levels: str = "1,2,3"
+    minutes: str = "1,2,4,6,8"
+    block_out_channels: tuple[int, ...] = (32, 64, 128)
+    batch_size: int = 32
+    learning_rate: float = 5e-4
+    transition_probability: float | None = None
+    num: int = 512
+    steps: int = 20
+    plot: str | None = None
+    seed: int = 0
+
+
+@dataclass
+class Point:
+    """One measurement."""
+
+    levels: int
+    minutes: float
+    training_steps: int
+    frechet: float
+    swd: float
+
+
+def main() -> None:
+    with exit_on_usage_error(ValueError):
+        parser = CommandParser(description=__doc__)
+        parser.add_class_arguments(QualityBenchmark)
+        settings = QualityBenchmark(**parser.parse_args().as_dict())
+        points, runs = measure(settings)
+    print(table(points))
+    if settings.plot:
+        draw(points, settings, Path(settings.plot))
+        for run in runs:
+            path = Path(settings.plot).with_suffix(f".{run.levels}_levels.png")
+            image_grid(run.sample(settings.num)[:64]).save(path)
+
+
+def measure(settings: QualityBenchmark) -> tuple[list[Point], list[Run]]:
+    dataset = open_dataset(settings.data, settings.res)
+    count: int = dataset.provenance["count"]  # type: ignore[attr-defined]
+    images = torch.stack([torch.as_tensor(dataset[index]["image"]) for index in range(count)])
+    reference = Pictures(images)
+    torch.manual_seed(settings.seed)
+    unet = FlexiUNet2DModel(settings.res, block_out_channels=tuple(settings.block_out_channels))
+    runs = [Run(settings, int(levels), copy.deepcopy(unet), images) for levels in settings.levels.split(",")]
+    marks = [60 * float(mark) for mark in settings.minutes.split(",")]
+    points = []
+    with tqdm(total=len(marks) * len(runs), desc="quality", unit=" measurements") as progress:
+        for mark in marks:
+            for run in runs:
+                run.train_until(mark)
+                distances = Pictures(run.sample(settings.num)).distances(reference)
+                points.append(Point(run.levels, mark / 60, run.step, **distances))
+                progress.update()
+                progress.write(str(points[-1]))
+    half = torch.randperm(len(images), generator=torch_generator(settings.seed, "halves"))[: settings.num]
+    points.append(Point(0, 0.0, 0, **Pictures(images[half]).distances(reference)))
+    return points, runs
+
+
+class Pictures:
+    """What the distances need of a set of images (N, 3, R, R) in [-1, 1]."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        features = pixel_features(images.cpu().clamp(-1, 1)).double().numpy()
+        self.mean, self.covariance = features.mean(axis=0), np.cov(features, rowvar=False)
+        patches = [image_patches(pixels, index) for index, pixels in enumerate(to_uint8(images))]
+        self.bands = {side: np.concatenate([patch[side] for patch in patches]) for side in patches[0]}
+
+    def distances(self, reference: Pictures) -> dict[str, float]:
+        bands = [sliced_wasserstein(reference.bands[side], self.bands[side]) for side in reference.bands]
+        frechet = frechet_distance(reference.mean, reference.covariance, self.mean, self.covariance)
+        return {"frechet": frechet, "swd": float(np.mean(bands))}
+
+
+class Run:
+    """One training run that can be continued for a while and sampled."""
+
+    def __init__(self, settings: QualityBenchmark, levels: int, unet: FlexiUNet2DModel, images: torch.Tensor) -> None:
+        self.levels, self.step, self.seconds = levels, 0, 0.0
+        self._settings = settings
+        self._images = images.to(DEVICE)
+        self._unet = unet.to(DEVICE)
+        self._scheduler = SSDScheduler(sample_size=settings.res, num_levels=levels)
+        self._optimizer = torch.optim.AdamW(unet.parameters(), settings.learning_rate, weight_decay=0.0)
+        self._ema = EmaNetworks(self._unet, [0.995], torch.device(DEVICE))
+        self._routes = RouteSampler(self._scheduler.process.resolution, settings.seed, settings.transition_probability)
+
+    def train_until(self, seconds: float) -> None:
+        """Train until the time spent in training is `seconds`."""
+        self._unet.train()
+        start = time.perf_counter() - self.seconds
+        while self.seconds < seconds:
+            self._train_step()
+            self.seconds = time.perf_counter() - start
+
+    def sample(self, num: int) -> torch.Tensor:
+        """Images of the averaged network, always from the same seeds: (num, 3, R, R)."""
+        pipeline = SSDPipeline(self._ema.networks[0], copy.deepcopy(self._scheduler))
+        settings = SamplingSettings(steps=self._settings.steps, seed=self._settings.seed)
+        return torch.cat([images for _, images in generate(pipeline, range(num), settings)])
+
+    def _train_step(self) -> None:
+        process, batch_size, seed = self._scheduler.process, self._settings.batch_size, self._settings.seed
+        route = self._routes.route(self.step)
+        numbers = range(self.step * batch_size, (self.step + 1) * batch_size)
+        x_0 = self._images[numpy_generator(seed, "images", self.step).integers(len(self._images), size=batch_size)]
+        t = self._routes.timesteps(route, numbers)
+        noise = torch.randn(batch_size, 3, *process.size(t), generator=torch_generator(seed, "noise", self.step))
+        x_t, target = training_pair(process, x_0, t, noise.to(DEVICE))
+        prediction = self._unet(x_t, t.to(DEVICE), route.output_size).sample
+        loss = route.weight * min_snr_loss(process, prediction, target, t).mean()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        self._ema.update(self._unet)
+        self.step += 1
+
+
+def table(points: list[Point]) -> str:
+    """Markdown."""
+    lines = ["| levels | training minutes | training steps | Frechet, pixels | sliced Wasserstein |", "|" + "---|" * 5]
+    for point in points:
+        what = f"{point.levels} | {point.minutes:g} | {point.training_steps}" if point.levels else "the data | |"
+        lines.append(f"| {what} | {point.frechet:.3f} | {point.swd:.3f} |")
+    return "\n".join(lines)
+
+
+def draw(points: list[Point], settings: QualityBenchmark, path: Path) -> None:
+    """Both distances against time, one line per number of levels."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for axis, (metric, label) in zip(axes, METRICS.items()):
+        for levels in sorted({point.levels for point in points} - {0}):
+            mine = [point for point in points if point.levels == levels]
+            name = f"{levels} level{'s' if levels > 1 else ''}"
+            axis.plot([p.minutes for p in mine], [getattr(p, metric) for p in mine], marker="o", label=name)
+        floor = next(getattr(point, metric) for point in points if not point.levels)
+        axis.axhline(floor, color="k", linestyle="--", linewidth=1, label="as many real images")
+        axis.set(xlabel="training minutes", ylabel=label, yscale="log")
+        axis.grid(alpha=0.3, which="both")
+        axis.legend()
+    figure.suptitle(f"{settings.res} pixels, {settings.num} images, {settings.steps} sampling steps")
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
