@@ -55,10 +55,8 @@ format: install  ## rewrite the code in the house style
 type: install  ## check types
 	$(BIN)/mypy
 
-bench: install  ## measure on this machine and write benchmarks/results.md (a few minutes)
-	$(BIN)/python benchmarks/flops.py
+bench: install  ## measure on this machine and write benchmarks/results.md (under 10 minutes)
 	$(BIN)/python benchmarks/run.py
-	$(BIN)/python benchmarks/frechet.py
 
 docs: install  ## write the API reference to build/docs
 	$(BIN)/pdoc --docformat numpy --output-directory build/docs ssd flexi_unet

@@ -6,7 +6,6 @@ python benchmarks/frechet.py --features 512 --repeats 3
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from statistics import median
 
 import numpy as np
 import scipy
+from measuring import Row, table
 from scipy.linalg import sqrtm
 
 from ssd.cli import CommandParser
@@ -42,17 +42,22 @@ def main() -> None:
         parser = CommandParser(description=__doc__)
         parser.add_class_arguments(FrechetBenchmark)
         settings = FrechetBenchmark(**parser.parse_args().as_dict())
+        rows = measure(settings)
+    print(table(rows))
+
+
+def measure(settings: FrechetBenchmark) -> list[Row]:
     one, two = (random_moments(seed, settings.features) for seed in (0, 1))
-    ratios = []
-    print(f"numpy {np.__version__}, scipy {scipy.__version__}, {os.cpu_count()} cores, D = {settings.features}")
+    times, difference = [], 0.0
     for _ in range(settings.repeats):
-        ours, ours_seconds = timed(lambda: frechet_distance(*one, *two))
+        ours, seconds = timed(lambda: frechet_distance(*one, *two))
         theirs, their_seconds = timed(lambda: by_square_root(*one, *two))
-        ratios.append(ours_seconds / their_seconds)
+        times.append((seconds, their_seconds))
         difference = abs(ours - theirs) / theirs
-        print(f"  eigh {ours_seconds:7.2f} s   sqrtm {their_seconds:7.2f} s   ratio {ratios[-1]:.3f}", end="")
-        print(f"   distances {ours:.6f} and {theirs:.6f}, relative difference {difference:.1e}")
-    print(f"eigh / sqrtm, median: {median(ratios):.3f}")
+    ratio = median(ours / theirs for ours, theirs in times)
+    note = f"{times[0][0]:.1f} s, {times[0][1]:.1f} s; relative difference {difference:.0e}"
+    what = f"Frechet distance at {settings.features} features by eigendecompositions"
+    return [Row(what, f"sqrtm of scipy {scipy.__version__}", ratio, note=note)]
 
 
 def random_moments(seed: int, dimension: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,10 +7,11 @@ python benchmarks/sampler.py --levels 2 --steps 20 --batch_size 4 --pairs 3
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler
-from measuring import DEVICE, Row, paired, random_weights, same_unet2d, table
+from measuring import DEVICE, Row, four_stages, paired, random_weights, same_unet2d, table
 
 from flexi_unet import FlexiUNet2DModel
 from flexi_unet.flops import count_gflops
@@ -58,20 +59,23 @@ def main() -> None:
 
 
 def measure(settings: SamplerBenchmark) -> list[Row]:
-    widths = tuple(settings.base * multiple for multiple in (1, 2, 3, 4))
-    unet = FlexiUNet2DModel(sample_size=settings.res, block_out_channels=widths)
-    random_weights(unet).eval().to(DEVICE)
+    unet = four_stages(settings.res, settings.base)
     pipeline = SSDPipeline(unet, SSDScheduler(sample_size=settings.res, num_levels=settings.levels))
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler.set_timesteps(settings.steps)
-    return [against_network(pipeline, settings), level_change(settings), against_ddpm(pipeline, settings)]
+    return [
+        against_network(pipeline, settings),
+        level_change(settings),
+        against_ddpm(pipeline, settings),
+        *groups_by_level(pipeline, settings),
+    ]
 
 
 def against_network(pipeline: SSDPipeline, settings: SamplerBenchmark) -> Row:
     """The whole pipeline / the network calls of the same routes and nothing else."""
     scheduler, batch = pipeline.scheduler, settings.batch_size
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def network() -> None:
         for t in scheduler.timesteps.tolist():
             sample = torch.zeros(batch, 3, *scheduler.size_at(t), device=DEVICE)
@@ -123,6 +127,28 @@ def against_ddpm(pipeline: SSDPipeline, settings: SamplerBenchmark) -> Row:
     return Row(
         "speed-up over DDPMPipeline, same widths and steps", "the ratio of GFLOPs", ratio / predicted, ">= 0.9", note
     )
+
+
+def groups_by_level(pipeline: SSDPipeline, settings: SamplerBenchmark) -> list[Row]:
+    """Many images at once, and few at once / groups of as many pixels at every level."""
+    batch = settings.batch_size
+    many = batch * 4 ** (settings.levels - 1)
+    groups: dict[str, int | list[int] | None] = {
+        f"{many} images, all at once at every level": None,
+        f"{many} images, {batch} at once at every level": [batch] * settings.levels,
+    }
+
+    def sample(limit: int | list[int] | None) -> None:
+        steps = max(settings.levels, settings.steps // 10)
+        pipeline(many, num_inference_steps=steps, output_type="pt", max_batch_size_per_level=limit)
+
+    rows = []
+    for name, limit in groups.items():
+        ratio, slow, fast = paired(partial(sample, limit), lambda: sample(batch), 1)
+        rows.append(
+            Row(name, f"groups of {batch}, 4 times larger per halving", ratio, note=f"{slow:.1f} s, {fast:.1f} s")
+        )
+    return rows
 
 
 if __name__ == "__main__":

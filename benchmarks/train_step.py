@@ -6,18 +6,25 @@ python benchmarks/train_step.py --base 16 --batch_size 2 --pairs 3
 
 from __future__ import annotations
 
-import gc
+import resource
+import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 
+import psutil
 import torch
-from measuring import DEVICE, Row, paired, random_weights, same_unet2d, table
+from measuring import DEVICE, Row, four_stages, paired, random_weights, same_unet2d, table
 from torch import nn
 
 from flexi_unet import FlexiUNet2DModel
 from flexi_unet.flops import count_gflops
 from ssd.cli import CommandParser
 from ssd.errors import exit_on_usage_error
+
+MEMORY_BATCH = 16
+"""Large enough for activations to outweigh gradients, as in real training."""
 
 
 @dataclass
@@ -52,20 +59,13 @@ def main() -> None:
 
 
 def measure(settings: TrainStepBenchmark) -> list[Row]:
-    unet = new_unet(settings)
+    unet = four_stages(settings.res, settings.base, "full").train()
     return [
         against_unet2d(unet, settings),
         *coarse_routes(unet, settings),
         bfloat16(unet, settings),
         checkpointing(settings),
     ]
-
-
-def new_unet(settings: TrainStepBenchmark) -> FlexiUNet2DModel:
-    widths = tuple(settings.base * multiple for multiple in (1, 2, 3, 4))
-    unet = FlexiUNet2DModel(sample_size=settings.res, block_out_channels=widths, decoder_exit="full")
-    random_weights(unet).train().to(DEVICE)
-    return unet
 
 
 def step(network: nn.Module, size: int, batch_size: int, **arguments: object) -> Callable[[], None]:
@@ -121,33 +121,31 @@ def bfloat16(unet: FlexiUNet2DModel, settings: TrainStepBenchmark) -> Row:
 
 
 def checkpointing(settings: TrainStepBenchmark) -> Row:
-    """Bytes kept for the backward pass with gradient checkpointing / without."""
-    kept = {}
-    for enabled in (False, True):
-        unet = new_unet(settings)
-        if enabled:
-            unet.enable_gradient_checkpointing()
-        kept[enabled] = saved_bytes(unet, step(unet, settings.res, settings.batch_size))
-    mebibytes = ", ".join(f"{kept[enabled] / 2**20:.0f} MiB" for enabled in (True, False))
-    what = "memory kept for the backward pass, checkpointed"
-    return Row(what, "without", kept[True] / kept[False], "<= 0.5", mebibytes)
+    """Peak memory of a training step with gradient checkpointing / without, each in a new process."""
+    peaks = {}
+    for enabled in (True, False):
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            peaks[enabled] = pool.submit(peak_bytes, settings, enabled).result()
+    mebibytes = ", ".join(f"{peak / 2**20:.0f} MiB" for peak in peaks.values())
+    what = f"peak memory of a training step, batch {MEMORY_BATCH}, with gradient checkpointing"
+    return Row(what, "without", peaks[True] / peaks[False], "<= 0.5", mebibytes)
 
 
-def saved_bytes(unet: FlexiUNet2DModel, run: Callable[[], None]) -> int:
-    """Bytes of distinct tensors that the first forward pass saves, parameters not counted."""
-    gc.collect()
-    own = {parameter.untyped_storage().data_ptr() for parameter in unet.parameters()}
-    seen: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+def peak_bytes(settings: TrainStepBenchmark, checkpointing: bool) -> int:
+    """How much a training step adds at its peak to the memory of a process that holds the network."""
+    unet = four_stages(settings.res, settings.base, "full").train()
+    if checkpointing:
+        unet.enable_gradient_checkpointing()
+    step(unet, settings.res // 8, 1)()  # what libraries set up once
+    run = step(unet, settings.res, MEMORY_BATCH)
+    if DEVICE == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
         run()
-    return sum(seen.values())
+        return torch.cuda.max_memory_allocated() - before
+    before = psutil.Process().memory_info().rss
+    run()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) - before
 
 
 if __name__ == "__main__":

@@ -42,6 +42,9 @@ class SampleConfig(SamplingSettings):
         Write a GIF of the first 9 images growing level by level: x_t beside the prediction of x_0.
     out : str, optional
         Write every image as a PNG into this folder, named by its number.
+    batch_size : int, optional
+        Images per network call at full resolution; coarser levels take four times as many per halving. Default: 16 on a
+        CPU, 64 on an accelerator. Changes speed and memory, not the images.
     device : str, optional
         cpu, cuda, ..; default: the accelerator if there is one.
     """
@@ -51,6 +54,7 @@ class SampleConfig(SamplingSettings):
     grid: str | None = None
     animation: str | None = None
     out: str | None = None
+    batch_size: int | None = None
     device: str | None = None
 
 
@@ -61,10 +65,12 @@ def main() -> None:
         config = SampleConfig(**parser.parse_args().as_dict())
         if config.num < 1:
             raise UsageError(f"--num must be at least 1, got {config.num}.")
+        if config.batch_size is not None and config.batch_size < 1:
+            raise UsageError(f"--batch_size must be at least 1, got {config.batch_size}.")
         if not (config.grid or config.animation or config.out):
             raise UsageError("Nothing to write: give at least one of --grid FILE, --animation FILE and --out FOLDER.")
         check_outputs(config)
-        pipeline = load_pipeline(config.model, config.device)
+        pipeline = load_pipeline(config.model, config.device, config.dtype)
         config.check(pipeline)
         written = sample(config, pipeline)
     for path in written:
@@ -89,7 +95,7 @@ def sample(config: SampleConfig, pipeline: SSDPipeline) -> list[str]:
             pipeline.scheduler.size_at(-1), min(ANIMATED_IMAGES, config.num), every=-(-config.steps // ANIMATION_FRAMES)
         )
     kept = []
-    for indices, images in generate(pipeline, range(config.num), config, recorder):
+    for indices, images in generate(pipeline, range(config.num), config, config.batch_size, recorder):
         if config.out:
             save_pngs(images, indices, Path(config.out))
         if config.grid and indices[0] < 1024:

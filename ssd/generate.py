@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging
 from tqdm.auto import tqdm
 
+from .compiling import compile_pipeline
 from .errors import UsageError
 from .pipeline_ssd import SSDPipeline
 from .seeding import numpy_generator, torch_generator
@@ -29,17 +31,20 @@ class SamplingSettings:
         1 is ancestral sampling, 0 DDIM's deterministic step; in [0, 1].
     seed : int
         Image i depends on (seed, i) alone.
-    batch_size : int
-        Images per network call; changes speed and memory, not the images.
+    dtype : {"float32", "bfloat16", "float16"}
+        Of the network's weights; the noisy image itself stays in float32.
+    compile : bool
+        torch.compile the network before the first image: one graph per route, on NVIDIA GPUs replayed as CUDA graphs.
     """
 
     steps: int = 100
     eta: float = 1.0
     seed: int = 0
-    batch_size: int = 64
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    compile: bool = False
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("batch_size", 1), ("seed", 0)):
+        for name, low in (("steps", 1), ("seed", 0)):
             if getattr(self, name) < low:
                 raise UsageError(f"--{name} must be at least {low}, got {getattr(self, name)}.")
         if not 0 <= self.eta <= 1:
@@ -53,8 +58,10 @@ class SamplingSettings:
             raise UsageError(f"--steps {self.steps} does not fit this model: {error}") from error
 
 
-def load_pipeline(model: str, device: str | None = None) -> SSDPipeline:
+def load_pipeline(model: str, device: str | None = None, dtype: str = "float32") -> SSDPipeline:
     """Load a saved pipeline to `device` (default: the accelerator if there is one, else the CPU).
+
+    On a CPU the network's weights are laid out channels last, which is faster there without gradients.
 
     Raises
     ------
@@ -77,9 +84,12 @@ def load_pipeline(model: str, device: str | None = None) -> SSDPipeline:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = accelerator.type if accelerator is not None else "cpu"
     try:
-        return pipeline.to(device)
+        pipeline.to(device, getattr(torch, dtype))
     except RuntimeError as error:
         raise UsageError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+    if pipeline.device.type == "cpu":
+        pipeline.unet.to(memory_format=torch.channels_last)
+    return pipeline
 
 
 def number_of_labels(pipeline: DiffusionPipeline) -> int:
@@ -117,8 +127,12 @@ def draw(
     labels: Sequence[int] | None = None,
     guidance_scale: float = 1.0,
     callback: Any = None,
+    max_batch_size: int | None = None,
 ) -> torch.Tensor:
-    """Images of the given numbers, in one batch: (B, C, H, W), float32, about [-1, 1], on the pipeline's device."""
+    """Images of the given numbers: (B, C, H, W), float32, about [-1, 1], on the pipeline's device.
+
+    `max_batch_size` is the most that the network takes at once at full resolution; coarser levels have as many pixels.
+    """
     # A batch of one takes another convolution kernel on the CPU, which rounds otherwise: draw its image twice.
     drawn = list(indices) if len(indices) > 1 else list(indices) * 2
     images = pipeline(
@@ -131,6 +145,7 @@ def draw(
         output_type="latent",
         callback_on_step_end=callback,
         callback_on_step_end_tensor_inputs=("latents", "pred_original_sample"),
+        max_batch_size_per_level=max_batch_size,
     ).images
     return images[: len(indices)]
 
@@ -139,9 +154,12 @@ def generate(
     pipeline: DiffusionPipeline,
     indices: Sequence[int],
     settings: SamplingSettings,
+    batch_size: int | None = None,
     callback: Any = None,
 ) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
-    """Yield (indices, images) batch by batch, with progress bars; balanced labels for class-conditional models.
+    """Yield (indices, images) part by part, with progress bars; balanced labels for class-conditional models.
+
+    Several batches are drawn together, so that coarse levels can run on as many pixels at once as the finest.
 
     Parameters
     ----------
@@ -149,8 +167,11 @@ def generate(
     indices : sequence of int
         Global image numbers, >= 0.
     settings : SamplingSettings
+    batch_size : int, optional
+        Images per network call at full resolution; default 16 on a CPU, 64 on an accelerator. Changes speed and
+        memory, not the images. Fewer than 3 are taken as 3: a single image left over would be rounded otherwise.
     callback : optional
-        A pipeline callback, called for the first batch only (pictures of the process).
+        A pipeline callback, called for the first part only (pictures of the process).
 
     Yields
     ------
@@ -158,11 +179,32 @@ def generate(
     images : torch.Tensor
         (B, C, H, W), float32, about [-1, 1], on the pipeline's device.
     """
-    chunks = [indices[i : i + settings.batch_size] for i in range(0, len(indices), settings.batch_size)]
+    limit = max(3, batch_size or default_batch_size(pipeline))
+    parts = split_evenly(indices, limit * batches_together(pipeline))
+    if settings.compile:
+        compile_pipeline(pipeline, {len(part) for part in parts}, limit)
     pipeline.set_progress_bar_config(desc="steps", leave=False, position=1)
     with tqdm(total=len(indices), desc="sampling", unit=" images") as progress:
-        for number, chunk in enumerate(chunks):
-            labels = image_labels(chunk, number_of_labels(pipeline))
-            images = draw(pipeline, chunk, settings, labels, callback=callback if number == 0 else None)
-            yield chunk, images
-            progress.update(len(chunk))
+        for number, part in enumerate(parts):
+            labels = image_labels(part, number_of_labels(pipeline))
+            chosen = callback if number == 0 else None
+            images = draw(pipeline, part, settings, labels, callback=chosen, max_batch_size=limit)
+            yield part, images
+            progress.update(len(part))
+
+
+def default_batch_size(pipeline: DiffusionPipeline) -> int:
+    """Images per network call at full resolution that suit most networks: caches are small, accelerators wide."""
+    return 16 if pipeline.device.type == "cpu" else 64
+
+
+def batches_together(pipeline: DiffusionPipeline) -> int:
+    """How many batches are drawn together: the coarsest level takes 4 per halving at once, but states need memory."""
+    return min(4 ** (len(pipeline.scheduler.resolutions) - 1), 16)
+
+
+def split_evenly(indices: Sequence[int], limit: int) -> list[Sequence[int]]:
+    """Parts of at most `limit` numbers, as equal as possible: at most two different lengths."""
+    count = -(-len(indices) // limit)
+    bounds = [round(part * len(indices) / count) for part in range(count + 1)]
+    return [indices[start:end] for start, end in pairwise(bounds)]

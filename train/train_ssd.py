@@ -30,6 +30,7 @@ from tqdm.auto import tqdm
 
 from flexi_unet import FlexiUNet2DModel
 from ssd import SSDPipeline, SSDScheduler
+from ssd.compiling import compile_network
 from ssd.data import open_dataset
 from ssd.data.stream import ImageStream
 from ssd.errors import TrainingStopped, UsageError, exit_on_usage_error
@@ -163,7 +164,7 @@ def train(
         load_checkpoint(state, checkpoint)
     progress = state.progress
     progress.global_batch = config.batch_size * accelerator.num_processes
-    network = compile_network(unet) if config.compile else unet
+    network = announce_compiling(unet) if config.compile else unet
 
     routes = RouteSampler(process.resolution, config.seed, config.transition_probability, config.importance_weights)
     sizes = BatchSizes(config.batch_size, config.level_batch_scale)
@@ -326,15 +327,15 @@ def draw_labels(
     return torch.where(torch.tensor(dropped), no_class, batch["label"]).to(device)
 
 
-def compile_network(unet: FlexiUNet2DModel) -> Any:
-    """The compiled network: one graph per route; prints how long each first call took."""
-    torch._dynamo.config.recompile_limit = 64
-    compiled, seen = torch.compile(unet, dynamic=False), set()
+def announce_compiling(unet: FlexiUNet2DModel) -> Any:
+    """The network, compiled; writes how long the first call of every route took."""
+    compile_network(unet)
+    seen = set()
 
     def call(x: torch.Tensor, t: torch.Tensor, output_size: tuple[int, int], labels: torch.Tensor | None) -> Any:
         route = (x.shape, output_size, torch.is_grad_enabled())
         start = time.perf_counter()
-        result = compiled(x, t, output_size, labels)
+        result = unet(x, t, output_size, labels)
         if route not in seen:
             seen.add(route)
             seconds = time.perf_counter() - start

@@ -42,7 +42,6 @@ class Sampler:
     ----------
     pipeline : SSDPipeline
     settings : SamplingSettings
-        Its `batch_size` is not used here.
     network_batch : int
         Images per network call.
     num_labels : int
@@ -85,6 +84,8 @@ class Sampler:
             "eta": self.settings.eta,
             "seed": self.settings.seed,
             "network_batch": self.network_batch,
+            "dtype": self.settings.dtype,
+            "compile": self.settings.compile,
             "labels": self.labels if self.num_labels else None,
             "num_labels": self.num_labels,
             "guidance_scale": self.guidance_scale,

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from accelerate import PartialState
 
+from ..compiling import compile_pipeline
 from ..errors import UsageError
 from ..generate import load_pipeline, number_of_labels
 from ..pipeline_ssd import SSDPipeline
@@ -66,7 +67,7 @@ class ModelSubject:
     """
 
     def __init__(self, config: EvalConfig, device: str) -> None:
-        pipeline = load_pipeline(str(config.model), device)
+        pipeline = load_pipeline(str(config.model), device, config.dtype)
         config.check(pipeline)  # sets the timesteps, which the levels need
         pipeline.set_progress_bar_config(disable=True)
         self.config = config
@@ -78,6 +79,8 @@ class ModelSubject:
         classes = _number_of_labels(config, pipeline)
         options = (config.network_batch, classes, config.labels, config.guidance_scale, tuple(levels))
         self.sampler = Sampler(pipeline, config, *options)
+        if config.compile:
+            compile_pipeline(pipeline, [config.network_batch], config.network_batch)
         self._origin = self.sampler.provenance(str(config.model))
         self.provenance: dict[str, Any] = {**self._origin, "num": config.num}
 
