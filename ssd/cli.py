@@ -27,6 +27,8 @@ class CommandParser(jsonargparse.ArgumentParser):
         text = " ".join(str(message).split())
         if "Expected a <class 'list'>" in text:
             text += " A list is written '[32,64]'."
+        if "Unexpected config" in text:
+            text = "The --config file is no list of settings (name: value, one per line), or empty"
         if text.endswith("expected one argument"):
             text += ": switches are written --name true or --name false"
         print(f"error: {text.rstrip('.')}.{self._suggestion(text)} See --help.", file=sys.stderr)  # noqa: T201

@@ -55,6 +55,18 @@ def test_sampling_is_the_same_whatever_the_batch(trained, tmp_path, run_command)
     assert Image.open(tmp_path / "a.gif").n_frames >= 2
 
 
+def test_sampling_with_half_precision_weights(trained, tmp_path, run_command) -> None:
+    pictures = []
+    for dtype in ("float32", "bfloat16"):
+        grid = tmp_path / f"{dtype}.png"
+        done = run_command(SAMPLE, "--model", trained, "--num", "4", "--steps", "4", "--dtype", dtype, "--grid", grid)
+        assert done.code == 0, done.err
+        pictures.append(np.array(Image.open(grid), dtype=float))
+    assert 0 < abs(pictures[0] - pictures[1]).mean() < 8
+    done = run_command(SAMPLE, "--model", trained, "--dtype", "int8", "--grid", tmp_path / "x.png")
+    done.assert_one_line_error("dtype", "bfloat16")
+
+
 def test_evaluation_writes_its_numbers(trained, tmp_path, run_command) -> None:
     done = run_command(
         EVAL, "--model", trained, "--ref", "digits", "--num", "20", "--steps", "3", "--out", tmp_path / "m.json"
@@ -144,6 +156,22 @@ def test_unknown_key_in_a_yaml_file(tmp_path, run_command) -> None:
     run_command(TRAIN, "--config", tmp_path / "a.yaml").assert_one_line_error("learning_rat", "'learning_rate'")
     (tmp_path / "b.yaml").write_text("res: [16\n")
     run_command(TRAIN, "--config", tmp_path / "b.yaml").assert_one_line_error("parsing config", "line 1")
+    (tmp_path / "c.yaml").write_text("")
+    run_command(TRAIN, "--config", tmp_path / "c.yaml").assert_one_line_error("no list of settings", "or empty")
+
+
+def test_a_bare_folder_and_a_home_folder(tmp_path, image_folder, run_command, monkeypatch) -> None:
+    flags = [*TINY, "--out", tmp_path / "x", "--dry_run", "true", "--data"]
+    run_command(TRAIN, *flags, image_folder).assert_one_line_error(f"did you mean folder:{image_folder}?")
+    monkeypatch.setenv("HOME", str(image_folder.parent))
+    done = run_command(TRAIN, *flags, f"folder:~/{image_folder.name}")
+    assert done.code == 0, done.err
+
+
+def test_settings_without_effect_are_named(tmp_path, run_command) -> None:
+    flags = [*TINY, "--data", "digits", "--out", tmp_path / "x", "--dry_run", "true", "--attention_resolutions"]
+    assert "note: attention_resolutions [7]: no stage" in run_command(TRAIN, *flags, "[7,8]").out
+    assert "note:" not in run_command(TRAIN, *flags, "[8]").out
 
 
 def test_required_flags_are_named(run_command) -> None:

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 
 from flexi_unet import FlexiUNet2DModel
+from flexi_unet.residual_block import ResidualBlock
 
 
 def small_unet(**changes) -> FlexiUNet2DModel:
@@ -88,6 +90,44 @@ def test_save_and_load(tmp_path) -> None:
     assert torch.equal(again(x, 5, output_size=16).sample, unet(x, 5, output_size=16).sample)
     half = FlexiUNet2DModel.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
     assert half(x.bfloat16(), 5).sample.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("time_embeddings", [1, 3])
+@pytest.mark.parametrize("widths", [(32, 32), (32, 64), (96, 64)])
+def test_residual_block_equals_that_of_diffusers(widths: tuple[int, int], time_embeddings: int) -> None:
+    torch.manual_seed(0)
+    block = ResidualBlock(*widths, temb_channels=16, groups=16, eps=1e-5, dropout=0.0)
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x, temb = torch.randn(3, widths[0], 6, 4), torch.randn(time_embeddings, 16)
+    results = []
+    for forward in (ResidualBlock.forward, ResnetBlock2D.forward):
+        inputs = [x.clone().requires_grad_(), temb.clone().requires_grad_()]
+        output = forward(block, *inputs)
+        gradients = torch.autograd.grad(output.square().sum(), [*inputs, *block.parameters()])
+        results.append([output, *(gradient / gradient.abs().max() for gradient in gradients)])
+    for ours, theirs in zip(*results):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("timestep", [500, torch.tensor([3, 700])])
+@pytest.mark.parametrize(("size", "output"), [(16, 16), (8, 16), (4, 8)])
+def test_channels_last_changes_nothing(size: int, output: int, timestep) -> None:
+    unet, x = small_unet(), torch.randn(2, 3, size, size)
+    expected = unet(x, timestep, output).sample
+    found = unet.to(memory_format=torch.channels_last)(x, timestep, output).sample
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_autocast_and_half_precision_are_near() -> None:
+    unet, x, t = small_unet(), torch.randn(2, 3, 16, 16), torch.tensor([3, 700])
+    expected = unet(x, t).sample.detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = unet(x, t).sample
+    half = unet.to(torch.bfloat16)(x.bfloat16(), t).sample
+    assert half.dtype == torch.bfloat16
+    for found in (mixed, half):
+        torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.1 * float(expected.std()))
 
 
 def test_gradient_checkpointing_changes_nothing() -> None:

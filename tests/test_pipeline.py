@@ -64,6 +64,20 @@ def test_same_pixels_in_a_new_process(pipeline, tmp_path) -> None:
     assert not list(tmp_path.rglob("*.bin")), "only safetensors is written"
 
 
+def test_diffusers_finds_the_pipeline_after_import_ssd(pipeline, tmp_path) -> None:
+    pipeline.save_pretrained(tmp_path)
+    code = (
+        "import sys, ssd\n"
+        "assert 'ssd.pipeline_ssd' not in sys.modules, 'import ssd is meant to be cheap'\n"
+        "from diffusers import DiffusionPipeline\n"
+        "print(type(DiffusionPipeline.from_pretrained(sys.argv[1])).__name__)\n"
+        "import diffusers\n"
+        "assert not hasattr(diffusers, 'NoSuchPipeline') and not hasattr(ssd, 'nothing')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.stdout == "SSDPipeline\n", done.stderr
+
+
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_an_image_does_not_depend_on_its_batch(pipeline, eta: float) -> None:
     def images(indices):

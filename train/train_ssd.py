@@ -69,6 +69,7 @@ def main() -> None:
         dataset = open_training_data(config)
         unet = build_unet(config, number_of_classes(config, dataset))
         scheduler = build_scheduler(config)
+        notes += unused_settings(config, unet)
         if config.init_from and checkpoint is None:
             load_weights(unet, config.init_from)
         accelerator = make_accelerator(config)
@@ -92,6 +93,13 @@ def open_training_data(config: TrainConfig) -> Dataset:
             "stream: use 1, or prepare a copy with python -m ssd.data.prepare."
         )
     return dataset
+
+
+def unused_settings(config: TrainConfig, unet: FlexiUNet2DModel) -> list[str]:
+    """Notes about settings that change nothing."""
+    sides = [min(size) for size in unet.stage_sizes]
+    unused = [side for side in config.attention_resolutions if side not in sides]
+    return [f"attention_resolutions {unused}: no stage has this side, they have {sides}."] if unused else []
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from torch.utils.data import Dataset
 
@@ -85,8 +86,10 @@ def open_dataset(
     kind, _, path = spec.partition(":")
     takes_path = any(name.startswith(f"{kind}:") for name in DATA_SPECS)
     if kind not in _OPENERS or takes_path != bool(path):
-        raise UsageError(f"Unknown data set {spec!r}: use one of {', '.join(DATA_SPECS)}.")
+        meant = f"did you mean folder:{spec}? Or " if Path(spec).is_dir() else ""
+        raise UsageError(f"Unknown data set {spec!r}: {meant}use one of {', '.join(DATA_SPECS)}.")
     if size < 1:
         raise UsageError(f"The size of the images must be at least 1, got {size}.")
+    path = str(Path(path).expanduser()) if path.startswith("~") else path  # the shell expands it at a word's start only
     request = DataRequest(spec, path, size, find_preset(preset, size), split, skip_bad_images)
     return _OPENERS[kind](request)
