@@ -47,7 +47,7 @@ class PresetsBenchmark:
     """
 
     presets: tuple[str, ...] = ("64x4", "128x5", "256x6")
-    batch_size: int = 1
+    batch_size: int = 2
     bf16: bool = False
     compile: bool = False
     repeats: int = 1

@@ -13,7 +13,6 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler
 from measuring import DEVICE, Row, four_stages, paired, random_weights, same_unet2d, table
 
-from flexi_unet import FlexiUNet2DModel
 from flexi_unet.flops import count_gflops
 from ssd import SSDPipeline, SSDScheduler
 from ssd.cli import CommandParser
@@ -77,9 +76,11 @@ def against_network(pipeline: SSDPipeline, settings: SamplerBenchmark) -> Row:
 
     @torch.inference_mode()
     def network() -> None:
-        for t in scheduler.timesteps.tolist():
-            sample = torch.zeros(batch, 3, *scheduler.size_at(t), device=DEVICE)
-            pipeline.unet(sample, t, scheduler.size_at(scheduler.previous_timestep(t)))
+        for t in scheduler.timesteps:
+            # Made anew and kept until the next call, as any sampler would: it matters for the memory of a CPU process.
+            sample = torch.randn(batch, 3, *scheduler.size_at(t), device=DEVICE)
+            prediction = pipeline.unet(sample, t, scheduler.size_at(scheduler.previous_timestep(t))).sample
+        prediction.sum()
 
     def whole() -> None:
         pipeline(batch, num_inference_steps=settings.steps, output_type="pt")
@@ -115,9 +116,9 @@ def against_ddpm(pipeline: SSDPipeline, settings: SamplerBenchmark) -> Row:
     theirs.set_progress_bar_config(disable=True)
     pairs = [(t, scheduler.previous_timestep(t)) for t in scheduler.timesteps.tolist()]
     ours_gflops = sum(count_gflops(unet, scheduler.size_at(t), scheduler.size_at(s)) for t, s in pairs)
-    full = FlexiUNet2DModel.from_config({**unet.config, "decoder_exit": "full"})
     size = scheduler.size_at(-1)
-    predicted = len(pairs) * count_gflops(full, size, size) / ours_gflops
+    plain_gflops = count_gflops(four_stages(settings.res, settings.base, "full"), size, size)
+    predicted = len(pairs) * plain_gflops / ours_gflops
     ratio, slow, fast = paired(
         lambda: theirs(settings.batch_size, num_inference_steps=settings.steps, output_type="np"),
         lambda: pipeline(settings.batch_size, num_inference_steps=settings.steps, output_type="np"),
@@ -132,7 +133,7 @@ def against_ddpm(pipeline: SSDPipeline, settings: SamplerBenchmark) -> Row:
 def groups_by_level(pipeline: SSDPipeline, settings: SamplerBenchmark) -> list[Row]:
     """Many images at once, and few at once / groups of as many pixels at every level."""
     batch = settings.batch_size
-    many = batch * 4 ** (settings.levels - 1)
+    many = 4 * batch
     groups: dict[str, int | list[int] | None] = {
         f"{many} images, all at once at every level": None,
         f"{many} images, {batch} at once at every level": [batch] * settings.levels,

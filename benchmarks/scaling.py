@@ -32,15 +32,15 @@ class ScalingBenchmark:
         Width of the finest stage.
     steps : int
         Sampling steps.
-    batch_size : int
-        Images per call.
+    pixels : int
+        Pixels per call at full resolution; 65536 are 16 images of 64 pixels.
     plot : str, optional
         Write a PNG; needs matplotlib.
     """
 
     base: int = 32
     steps: int = 12
-    batch_size: int = 2
+    pixels: int = 2**16
     plot: str | None = None
 
 
@@ -68,9 +68,10 @@ def measure(settings: ScalingBenchmark) -> list[tuple[int, int, float, float]]:
             scheduler.set_timesteps(settings.steps)
             pairs = [(t, scheduler.previous_timestep(t)) for t in scheduler.timesteps.tolist()]
             gflops = sum(count_gflops(unet, scheduler.size_at(t), scheduler.size_at(s)) for t, s in pairs)
-            pipeline(settings.batch_size, num_inference_steps=max(levels, 3), output_type="pt")
-            work = partial(pipeline, settings.batch_size, num_inference_steps=settings.steps, output_type="pt")
-            rows.append((res, levels, gflops, seconds(work) / settings.batch_size))
+            batch = max(1, settings.pixels // res**2)
+            sample = partial(pipeline, batch, output_type="pt", max_batch_size_per_level=batch)
+            sample(num_inference_steps=levels)
+            rows.append((res, levels, gflops, seconds(partial(sample, num_inference_steps=settings.steps)) / batch))
     return rows
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -71,16 +72,15 @@ class Stage(nn.Module):
         self.resnets = nn.ModuleList([settings.resnet(*in_out) for in_out in widths])
         self.attentions = nn.ModuleList([settings.attention(out) for _, out in widths] if attention else [])
 
-    def run_resnet(self, index: int, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
-        """Residual block `index`, recomputed in the backward pass if asked: (B, C_in, H, W) -> (B, C_out, H, W)."""
-        resnet = self.resnets[index]
+    def run(self, part: Callable[..., torch.Tensor], *inputs: Any) -> torch.Tensor:
+        """part(*inputs); with gradient checkpointing only its inputs are kept for the backward pass."""
         if torch.is_grad_enabled() and self.gradient_checkpointing:
-            return self._gradient_checkpointing_func(resnet, x, temb)
-        return resnet(x, temb)
+            return self._gradient_checkpointing_func(part, *inputs)
+        return part(*inputs)
 
-    def run_block(self, index: int, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
+    def block(self, index: int, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
         """Residual block `index` and its attention: (B, C_in, H, W) -> (B, C_out, H, W)."""
-        x = self.run_resnet(index, x, temb)
+        x = self.resnets[index](x, temb)
         return self.attentions[index](x) if len(self.attentions) else x
 
 
@@ -121,7 +121,7 @@ class EncoderStage(Stage):
         """
         features = [x]
         for index in range(len(self.resnets)):
-            x = self.run_block(index, x, temb)
+            x = self.run(self.block, index, x, temb)
             features.append(x)
         for downsampler in self.downsamplers:
             x = downsampler(x)
@@ -176,15 +176,20 @@ class DecoderStage(Stage):
             (B, C_out, H, W), or (B, C_out, 2H, 2W) after the upsampler.
         """
         for index in range(num_blocks):
-            if index < len(skips):
-                x = torch.cat([x, skips[index]], dim=1)
-            else:
-                x = F.pad(x, (0, 0, 0, 0, 0, self.skip_channels[index]))  # zeros in place of the skip
-            x = self.run_block(index, x, temb)
+            skip = skips[index] if index < len(skips) else None
+            x = self.run(self.block_with_skip, index, x, temb, skip)
         if upsample:
             for upsampler in self.upsamplers:
-                x = upsampler(x)
+                x = self.run(upsampler, x)
         return x
+
+    def block_with_skip(
+        self, index: int, x: torch.Tensor, temb: torch.Tensor, skip: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Block `index` on x beside its skip, or beside zeros: (B, C_in - C_skip, H, W) -> (B, C_out, H, W)."""
+        if skip is None:
+            return self.block(index, F.pad(x, (0, 0, 0, 0, 0, self.skip_channels[index])), temb)
+        return self.block(index, torch.cat([x, skip], dim=1), temb)
 
 
 class MiddleStage(Stage):
@@ -196,5 +201,5 @@ class MiddleStage(Stage):
 
     def forward(self, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        x = self.attentions[0](self.run_resnet(0, x, temb))
-        return self.run_resnet(1, x, temb)
+        x = self.run(self.block, 0, x, temb)
+        return self.run(self.resnets[1], x, temb)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +18,12 @@ from .compiling import compile_pipeline
 from .errors import UsageError
 from .pipeline_ssd import SSDPipeline
 from .seeding import numpy_generator, torch_generator
+
+CPU_PIXELS = 2**16
+"""Pixels per network call on a CPU: 16 images of 64 pixels; more are slower (docs/performance.md)."""
+
+ACCELERATOR_PIXELS = 2**19
+"""Pixels per network call on an accelerator: 8 images of 256 pixels, 128 of 64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +175,8 @@ def generate(
         Global image numbers, >= 0.
     settings : SamplingSettings
     batch_size : int, optional
-        Images per network call at full resolution; default 16 on a CPU, 64 on an accelerator. Changes speed and
-        memory, not the images. Fewer than 3 are taken as 3: a single image left over would be rounded otherwise.
+        Images per network call at full resolution; default: what suits the device. Changes speed and memory, not the
+        images. Fewer than 3 are taken as 3: a single image left over would be rounded otherwise.
     callback : optional
         A pipeline callback, called for the first part only (pictures of the process).
 
@@ -194,8 +201,9 @@ def generate(
 
 
 def default_batch_size(pipeline: DiffusionPipeline) -> int:
-    """Images per network call at full resolution that suit most networks: caches are small, accelerators wide."""
-    return 16 if pipeline.device.type == "cpu" else 64
+    """Images per network call at full resolution: as many pixels as suit the device, few for the caches of a CPU."""
+    pixels = CPU_PIXELS if pipeline.device.type == "cpu" else ACCELERATOR_PIXELS
+    return max(1, pixels // math.prod(pipeline.scheduler.size_at(-1)))
 
 
 def batches_together(pipeline: DiffusionPipeline) -> int:

@@ -10,12 +10,12 @@ ROOT = Path(__file__).parent.parent
 
 SETTINGS = {
     "sampler": ("--levels 2 --steps 10 --batch_size 2 --pairs 1 --base 32 --res 16", "| pipeline, 16 pixels, 2 levels"),
-    "train_step": ("--res 16 --base 32 --batch_size 1 --pairs 1", "| peak memory of a training step"),
+    "train_step": ("--res 16 --base 32 --batch_size 1 --pairs 1", "| peak of PyTorch"),
     "network": ("--res 16 --base 32 --batch_size 1 --pairs 1", "| 50 sampling steps as they are"),
     "presets": ("--presets ['64x2']", "| training time, 64 pixels, 2 levels | 1 level"),
     "profile_routes": ("--res 16 --base 32 --batch_size 1 --repeats 1", "| sampling, 2 -> 4 |"),
     "batch_sizes": ("--res 16 --base 32 --largest 1 --repeats 1", "| pixels | batch 1 | batch 4 | batch 16 |"),
-    "scaling": ("--base 32 --steps 6 --batch_size 1", "| 256 | 6 |"),
+    "scaling": ("--base 32 --steps 6 --pixels 1024", "| 256 | 6 |"),
     "imports": ("", "| import ssd | import diffusers; import torch |"),
     "frechet": ("--features 64", "| Frechet distance at 64 features"),
     "quality": (
