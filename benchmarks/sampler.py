@@ -71,22 +71,26 @@ def measure(settings: SamplerBenchmark) -> list[Row]:
 
 
 def against_network(pipeline: SSDPipeline, settings: SamplerBenchmark) -> Row:
-    """The whole pipeline / the network calls of the same routes and nothing else."""
-    scheduler, batch = pipeline.scheduler, settings.batch_size
+    """The whole pipeline / the same calls of the network, on the same inputs, and nothing else."""
+
+    def whole() -> None:
+        pipeline(settings.batch_size, num_inference_steps=settings.steps, output_type="pt")
+
+    calls = []
+    recorder = pipeline.unet.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
+    whole()
+    recorder.remove()
 
     @torch.inference_mode()
     def network() -> None:
-        for t in scheduler.timesteps:
-            # Made anew and kept until the next call, as any sampler would: it matters for the memory of a CPU process.
-            sample = torch.randn(batch, 3, *scheduler.size_at(t), device=DEVICE)
-            prediction = pipeline.unet(sample, t, scheduler.size_at(scheduler.previous_timestep(t))).sample
-        prediction.sum()
-
-    def whole() -> None:
-        pipeline(batch, num_inference_steps=settings.steps, output_type="pt")
+        for inputs in calls:
+            pipeline.unet(*inputs)
 
     ratio, one, other = paired(whole, network, settings.pairs)
-    what = f"pipeline, {settings.res} pixels, {settings.levels} levels, {settings.steps} steps, batch {batch}"
+    what = (
+        f"pipeline, {settings.res} pixels, {settings.levels} levels, {settings.steps} steps, "
+        f"batch {settings.batch_size}"
+    )
     return Row(what, "bare network calls", ratio, "<= 1.05", f"{one:.2f} s, {other:.2f} s")
 
 

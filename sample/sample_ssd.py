@@ -43,8 +43,8 @@ class SampleConfig(SamplingSettings):
     out : str, optional
         Write every image as a PNG into this folder, named by its number.
     batch_size : int, optional
-        Images per network call at full resolution; coarser levels take four times as many per halving. Default: 2^16
-        pixels on a CPU, 2^19 on an accelerator. Changes speed and memory, not the images.
+        Images per network call at full resolution; on an accelerator coarser levels take four times as many per
+        halving. Default: 2^16 pixels on a CPU, 2^19 on an accelerator. Changes speed and memory, not the images.
     device : str, optional
         cpu, cuda, ..; default: the accelerator if there is one.
     """

@@ -166,7 +166,7 @@ def generate(
 ) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
     """Yield (indices, images) part by part, with progress bars; balanced labels for class-conditional models.
 
-    Several batches are drawn together, so that coarse levels can run on as many pixels at once as the finest.
+    On an accelerator several batches are drawn together: coarse levels take as many pixels at once as the finest.
 
     Parameters
     ----------
@@ -207,8 +207,13 @@ def default_batch_size(pipeline: DiffusionPipeline) -> int:
 
 
 def batches_together(pipeline: DiffusionPipeline) -> int:
-    """How many batches are drawn together: the coarsest level takes 4 per halving at once, but states need memory."""
-    return min(4 ** (len(pipeline.scheduler.resolutions) - 1), 16)
+    """How many batches are drawn together, so that coarse levels fill an accelerator as well as the finest does.
+
+    A CPU is filled by one batch at every level, and larger ones leave its caches (docs/performance.md).
+    """
+    if pipeline.device.type == "cpu":
+        return 1
+    return min(4 ** (len(pipeline.scheduler.resolutions) - 1), 16)  # the coarsest level takes 4 batches per halving
 
 
 def split_evenly(indices: Sequence[int], limit: int) -> list[Sequence[int]]:
