@@ -68,8 +68,6 @@ class SamplingSettings:
 def load_pipeline(model: str, device: str | None = None, dtype: str = "float32") -> SSDPipeline:
     """Load a saved pipeline to `device` (default: the accelerator if there is one, else the CPU).
 
-    On a CPU the network's weights are laid out channels last, which is faster there without gradients.
-
     Raises
     ------
     UsageError
@@ -91,12 +89,9 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "float32")
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = accelerator.type if accelerator is not None else "cpu"
     try:
-        pipeline.to(device, getattr(torch, dtype))
+        return pipeline.to(device, getattr(torch, dtype))
     except RuntimeError as error:
         raise UsageError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
-    if pipeline.device.type == "cpu":
-        pipeline.unet.to(memory_format=torch.channels_last)
-    return pipeline
 
 
 def number_of_labels(pipeline: DiffusionPipeline) -> int:
