@@ -109,7 +109,7 @@ class SSDPipeline(DiffusionPipeline):
         max_batch_size_per_level : int or sequence of int, optional
             Images per call of the network where the batch is larger: one number for every level, fine to coarse;
             or one number n for the full resolution, and n 4^l at level l, which has as many pixels. Default: the whole
-            batch at once. It changes speed and memory, not the images (but for the rounding of the last bits, see
+            batch at once. It changes speed and memory, not the images (but for the rounding of last bits, see
             docs/performance.md).
         """
         labels = self._check_inputs(
