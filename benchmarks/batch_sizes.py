@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from measuring import DEVICE, four_stages, median_seconds
+from measuring import DEVICE, four_stages, median_seconds, read_settings
 
-from ssd.cli import CommandParser
 from ssd.errors import exit_on_usage_error
 
 
@@ -40,9 +39,7 @@ class BatchSizesBenchmark:
 
 def main() -> None:
     with exit_on_usage_error(ValueError):
-        parser = CommandParser(description=__doc__)
-        parser.add_class_arguments(BatchSizesBenchmark)
-        settings = BatchSizesBenchmark(**parser.parse_args().as_dict())
+        settings = read_settings(BatchSizesBenchmark, __doc__)
         rows = measure(settings)
     print(table(rows))
 

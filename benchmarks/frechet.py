@@ -13,10 +13,9 @@ from statistics import median
 
 import numpy as np
 import scipy
-from measuring import Row, table
+from measuring import Row, read_settings, table
 from scipy.linalg import sqrtm
 
-from ssd.cli import CommandParser
 from ssd.errors import exit_on_usage_error
 from ssd.evaluation.frechet import frechet_distance
 
@@ -39,9 +38,7 @@ class FrechetBenchmark:
 
 def main() -> None:
     with exit_on_usage_error(ValueError):
-        parser = CommandParser(description=__doc__)
-        parser.add_class_arguments(FrechetBenchmark)
-        settings = FrechetBenchmark(**parser.parse_args().as_dict())
+        settings = read_settings(FrechetBenchmark, __doc__)
         rows = measure(settings)
     print(table(rows))
 

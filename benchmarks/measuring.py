@@ -10,12 +10,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+from typing import TypeVar
 
 import diffusers
 import torch
 from torch import nn
 
 from flexi_unet import FlexiUNet2DModel
+from ssd.cli import CommandParser
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -49,6 +51,16 @@ class Row:
             return None
         relation, bound = self.target.split()
         return self.ratio <= float(bound) if relation == "<=" else self.ratio >= float(bound)
+
+
+Settings = TypeVar("Settings")
+
+
+def read_settings(kind: type[Settings], description: str | None) -> Settings:
+    """The dataclass of a benchmark's settings, from the command line."""
+    parser = CommandParser(description=description)
+    parser.add_class_arguments(kind)
+    return kind(**parser.parse_args().as_dict())
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -15,13 +15,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.models.resnet import ResnetBlock2D
-from measuring import DEVICE, Row, four_stages, median_seconds, paired, table
+from measuring import DEVICE, Row, four_stages, median_seconds, paired, read_settings, table
 from train_step import step
 
 from flexi_unet import FlexiUNet2DModel
 from flexi_unet.residual_block import ResidualBlock, modulated_group_norm
 from ssd import SSDScheduler
-from ssd.cli import CommandParser
 from ssd.errors import exit_on_usage_error
 
 
@@ -49,9 +48,7 @@ class NetworkBenchmark:
 
 def main() -> None:
     with exit_on_usage_error(ValueError):
-        parser = CommandParser(description=__doc__)
-        parser.add_class_arguments(NetworkBenchmark)
-        settings = NetworkBenchmark(**parser.parse_args().as_dict())
+        settings = read_settings(NetworkBenchmark, __doc__)
         rows = measure(settings)
     print(table(rows))
 

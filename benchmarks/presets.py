@@ -13,12 +13,11 @@ from collections import Counter
 from dataclasses import dataclass
 
 import torch
-from measuring import DEVICE, Row, median_seconds, random_weights, table
+from measuring import DEVICE, Row, median_seconds, random_weights, read_settings, table
 
 from flexi_unet import FlexiUNet2DModel
 from flexi_unet.flops import count_gflops
 from ssd import SSDScheduler
-from ssd.cli import CommandParser
 from ssd.compiling import compile_network
 from ssd.errors import exit_on_usage_error
 from ssd.resolution_schedule import Size
@@ -55,9 +54,7 @@ class PresetsBenchmark:
 
 def main() -> None:
     with exit_on_usage_error(ValueError):
-        parser = CommandParser(description=__doc__)
-        parser.add_class_arguments(PresetsBenchmark)
-        settings = PresetsBenchmark(**parser.parse_args().as_dict())
+        settings = read_settings(PresetsBenchmark, __doc__)
         rows = measure(settings)
     print(table(rows))
 

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from measuring import DEVICE, four_stages, median_seconds
+from measuring import DEVICE, four_stages, median_seconds, read_settings
 from torch.profiler import ProfilerActivity, profile
 from train_step import step
 
 from flexi_unet.flops import count_gflops
-from ssd.cli import CommandParser
 from ssd.errors import exit_on_usage_error
 
 GROUPS = {
@@ -69,9 +68,7 @@ class RouteProfile:
 
 def main() -> None:
     with exit_on_usage_error(ValueError):
-        parser = CommandParser(description=__doc__)
-        parser.add_class_arguments(ProfileBenchmark)
-        settings = ProfileBenchmark(**parser.parse_args().as_dict())
+        settings = read_settings(ProfileBenchmark, __doc__)
         profiles = measure(settings)
     print(table(profiles))
 

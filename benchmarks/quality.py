@@ -16,12 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import DEVICE
+from measuring import DEVICE, read_settings
 from tqdm.auto import tqdm
 
 from flexi_unet import FlexiUNet2DModel
 from ssd import SSDPipeline, SSDScheduler
-from ssd.cli import CommandParser
 from ssd.data import open_dataset
 from ssd.errors import exit_on_usage_error
 from ssd.evaluation.features import pixel_features
@@ -91,9 +90,7 @@ class Point:
 
 def main() -> None:
     with exit_on_usage_error(ValueError):
-        parser = CommandParser(description=__doc__)
-        parser.add_class_arguments(QualityBenchmark)
-        settings = QualityBenchmark(**parser.parse_args().as_dict())
+        settings = read_settings(QualityBenchmark, __doc__)
         points, runs = measure(settings)
     print(table(points))
     if settings.plot:

@@ -11,11 +11,10 @@ from functools import partial
 
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler
-from measuring import DEVICE, Row, four_stages, paired, random_weights, same_unet2d, table
+from measuring import DEVICE, Row, four_stages, paired, random_weights, read_settings, same_unet2d, table
 
 from flexi_unet.flops import count_gflops
 from ssd import SSDPipeline, SSDScheduler
-from ssd.cli import CommandParser
 from ssd.errors import exit_on_usage_error
 from ssd.operators import ImplicitOperator, LinearOperator, resize_operator
 
@@ -50,9 +49,7 @@ class SamplerBenchmark:
 
 def main() -> None:
     with exit_on_usage_error(ValueError):
-        parser = CommandParser(description=__doc__)
-        parser.add_class_arguments(SamplerBenchmark)
-        settings = SamplerBenchmark(**parser.parse_args().as_dict())
+        settings = read_settings(SamplerBenchmark, __doc__)
         rows = measure(settings)
     print(table(rows))
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from measuring import DEVICE, random_weights, seconds
+from measuring import DEVICE, random_weights, read_settings, seconds
 
 from flexi_unet import FlexiUNet2DModel
 from flexi_unet.flops import count_gflops
 from ssd import SSDPipeline, SSDScheduler
-from ssd.cli import CommandParser
 from ssd.errors import exit_on_usage_error
 
 MULTIPLES = {32: (1, 2, 4), 64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}
@@ -46,9 +45,7 @@ class ScalingBenchmark:
 
 def main() -> None:
     with exit_on_usage_error(ValueError):
-        parser = CommandParser(description=__doc__)
-        parser.add_class_arguments(ScalingBenchmark)
-        settings = ScalingBenchmark(**parser.parse_args().as_dict())
+        settings = read_settings(ScalingBenchmark, __doc__)
         rows = measure(settings)
     print(table(rows))
     if settings.plot:

@@ -17,13 +17,12 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
-from measuring import DEVICE, Row, four_stages, paired, random_weights, same_unet2d, table
+from measuring import DEVICE, Row, four_stages, paired, random_weights, read_settings, same_unet2d, table
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from flexi_unet import FlexiUNet2DModel
 from flexi_unet.flops import count_gflops
-from ssd.cli import CommandParser
 from ssd.errors import exit_on_usage_error
 
 MEMORY_BATCH = 16
@@ -54,9 +53,7 @@ class TrainStepBenchmark:
 
 def main() -> None:
     with exit_on_usage_error(ValueError):
-        parser = CommandParser(description=__doc__)
-        parser.add_class_arguments(TrainStepBenchmark)
-        settings = TrainStepBenchmark(**parser.parse_args().as_dict())
+        settings = read_settings(TrainStepBenchmark, __doc__)
         rows = measure(settings)
     print(table(rows))
 
