@@ -66,6 +66,11 @@ def modulated_group_norm(x: torch.Tensor, norm: nn.GroupNorm, scale: torch.Tenso
     norm : nn.GroupNorm
     scale, shift : torch.Tensor
         (B, C), or (1, C) for the whole batch.
+
+    Returns
+    -------
+    torch.Tensor
+        (B, C, H, W).
     """
     weight = norm.weight * (1 + scale)
     bias = norm.bias * (1 + scale) + shift

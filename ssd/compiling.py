@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
 import torch
 from diffusers import DiffusionPipeline
-from tqdm.auto import tqdm
 
 from flexi_unet import FlexiUNet2DModel
 
 from .scheduling_ssd import SSDScheduler
 
 MAX_GRAPHS = 256
-"""Above this PyTorch would silently run without compiling. 6 levels have 11 routes."""
+"""Above this PyTorch refuses; its own limit is 8. 6 levels have 11 routes, each one graph per batch length."""
 
 
 def compile_network(unet: FlexiUNet2DModel, mode: str | None = None) -> None:
@@ -30,8 +28,10 @@ def compile_network(unet: FlexiUNet2DModel, mode: str | None = None) -> None:
     unet.compile(dynamic=False, fullgraph=True, mode=mode)
 
 
-def compile_pipeline(pipeline: DiffusionPipeline, batch_sizes: Iterable[int], max_batch_size: int) -> float:
+def compile_pipeline(pipeline: DiffusionPipeline, batch_sizes: Iterable[int], max_batch_size: int) -> None:
     """Compile the network of a pipeline for sampling and run every route once, so that later runs are at full speed.
+
+    A progress bar of its own stays, with the time that it took.
 
     Parameters
     ----------
@@ -40,16 +40,10 @@ def compile_pipeline(pipeline: DiffusionPipeline, batch_sizes: Iterable[int], ma
         Numbers of images that will be drawn together.
     max_batch_size : int
         As `max_batch_size_per_level` of later calls.
-
-    Returns
-    -------
-    float
-        Seconds that it took; also written to the terminal.
     """
-    start = time.perf_counter()
     compile_network(pipeline.unet, "reduce-overhead" if pipeline.device.type == "cuda" else None)
     bar = dict(getattr(pipeline, "_progress_bar_config", {}))
-    pipeline.set_progress_bar_config(**bar | {"desc": "compiling", "leave": False})
+    pipeline.set_progress_bar_config(desc="compiling", unit=" routes")
     classes = pipeline.unet.config.num_class_embeds
     for batch_size in sorted({max(2, size) for size in batch_sizes}):
         pipeline(
@@ -60,9 +54,6 @@ def compile_pipeline(pipeline: DiffusionPipeline, batch_sizes: Iterable[int], ma
             max_batch_size_per_level=max_batch_size,
         )
     pipeline.set_progress_bar_config(**bar)
-    seconds = time.perf_counter() - start
-    tqdm.write(f"compiled {2 * len(pipeline.scheduler.resolutions) - 1} routes in {seconds:.1f} s")
-    return seconds
 
 
 def every_route(scheduler: SSDScheduler) -> list[int]:
