@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from measuring import DEVICE, four_stages, median_seconds, read_settings
 
-from ssd.errors import exit_on_usage_error
+from ssd.commands.errors import exit_on_usage_error
 
 
 @dataclass

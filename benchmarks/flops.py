@@ -25,9 +25,9 @@ import torch
 
 from flexi_unet import FlexiUNet2DModel
 from flexi_unet.flops import count_gflops
-from ssd.cli import CommandParser
-from ssd.errors import UsageError, exit_on_usage_error
-from ssd.resolution_schedule import Size
+from ssd.commands.errors import UsageError, exit_on_usage_error
+from ssd.commands.parser import CommandParser
+from ssd.operators.sizes import Size
 from ssd.training.config import CHANNEL_MULTIPLIERS, TrainConfig, build_scheduler, build_unet
 
 PRESETS: dict[int, tuple[int, ...]] = {64: (1, 2, 4), 128: (1, 3, 5), 256: (1, 3, 4, 6)}

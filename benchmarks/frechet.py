@@ -16,8 +16,8 @@ import scipy
 from measuring import Row, read_settings, table
 from scipy.linalg import sqrtm
 
-from ssd.errors import exit_on_usage_error
-from ssd.evaluation.frechet import frechet_distance
+from ssd.commands.errors import exit_on_usage_error
+from ssd.evaluation.distances.frechet import frechet_distance
 
 
 @dataclass

@@ -20,12 +20,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, RandomSampler, default_collate
 
-from ssd.cli import CommandParser
+from ssd.commands.errors import exit_on_usage_error
+from ssd.commands.parser import CommandParser
 from ssd.data import open_dataset
-from ssd.data.copying import write_copy
-from ssd.data.pixels import PixelDataset
+from ssd.data.dataset import PixelDataset
+from ssd.data.prepared.copying import write_copy
 from ssd.data.transforms import pixels_to_tensor
-from ssd.errors import exit_on_usage_error
 
 
 @dataclass

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from flexi_unet import FlexiUNet2DModel
-from ssd.cli import CommandParser
+from ssd.commands.parser import CommandParser
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -21,7 +21,7 @@ from train_step import step
 from flexi_unet import FlexiUNet2DModel
 from flexi_unet.residual_block import ResidualBlock, modulated_group_norm
 from ssd import SSDScheduler
-from ssd.errors import exit_on_usage_error
+from ssd.commands.errors import exit_on_usage_error
 
 
 @dataclass

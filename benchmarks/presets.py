@@ -18,9 +18,9 @@ from measuring import DEVICE, Row, median_seconds, random_weights, read_settings
 from flexi_unet import FlexiUNet2DModel
 from flexi_unet.flops import count_gflops
 from ssd import SSDScheduler
-from ssd.compiling import compile_network
-from ssd.errors import exit_on_usage_error
-from ssd.resolution_schedule import Size
+from ssd.commands.errors import exit_on_usage_error
+from ssd.operators.sizes import Size
+from ssd.sampling.compiling import compile_network
 from ssd.training.config import TrainConfig, build_scheduler, build_unet
 
 PAPER_RATIOS = {(64, 4): 52.4 / 70.3, (256, 6): 42.9 / 87.3}

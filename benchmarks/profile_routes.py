@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from train_step import step
 
 from flexi_unet.flops import count_gflops
-from ssd.errors import exit_on_usage_error
+from ssd.commands.errors import exit_on_usage_error
 
 GROUPS = {
     "convolution": ("convolution", "conv2d", "cudnn"),

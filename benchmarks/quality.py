@@ -21,15 +21,15 @@ from tqdm.auto import tqdm
 
 from flexi_unet import FlexiUNet2DModel
 from ssd import SSDPipeline, SSDScheduler
+from ssd.commands.errors import exit_on_usage_error
 from ssd.data import open_dataset
-from ssd.errors import exit_on_usage_error
-from ssd.evaluation.features import pixel_features
-from ssd.evaluation.frechet import frechet_distance
-from ssd.evaluation.patches import image_patches
-from ssd.evaluation.sliced_wasserstein import sliced_wasserstein
-from ssd.generate import SamplingSettings, generate
-from ssd.losses import min_snr_loss, training_pair
-from ssd.pictures import image_grid, to_uint8
+from ssd.evaluation.distances.frechet import frechet_distance
+from ssd.evaluation.distances.patches import image_patches
+from ssd.evaluation.distances.sliced_wasserstein import sliced_wasserstein
+from ssd.evaluation.features.extractors import pixel_features
+from ssd.process.losses import min_snr_loss, training_pair
+from ssd.sampling.many_images import SamplingSettings, generate
+from ssd.sampling.pictures import image_grid, to_uint8
 from ssd.seeding import numpy_generator, torch_generator
 from ssd.training.ema import EmaNetworks
 from ssd.training.routes import RouteSampler

@@ -15,7 +15,7 @@ from measuring import DEVICE, Row, four_stages, paired, random_weights, read_set
 
 from flexi_unet.flops import count_gflops
 from ssd import SSDPipeline, SSDScheduler
-from ssd.errors import exit_on_usage_error
+from ssd.commands.errors import exit_on_usage_error
 from ssd.operators import ImplicitOperator, LinearOperator, resize_operator
 
 

@@ -15,7 +15,7 @@ from measuring import DEVICE, random_weights, read_settings, seconds
 from flexi_unet import FlexiUNet2DModel
 from flexi_unet.flops import count_gflops
 from ssd import SSDPipeline, SSDScheduler
-from ssd.errors import exit_on_usage_error
+from ssd.commands.errors import exit_on_usage_error
 
 MULTIPLES = {32: (1, 2, 4), 64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}
 """Stage widths in units of `base`, the paper's."""

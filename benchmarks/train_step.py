@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from flexi_unet import FlexiUNet2DModel
 from flexi_unet.flops import count_gflops
-from ssd.errors import exit_on_usage_error
+from ssd.commands.errors import exit_on_usage_error
 
 MEMORY_BATCH = 16
 """Large enough for activations to outweigh gradients, as in real training."""

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ssd.cli import CommandParser
-from ssd.errors import UsageError, exit_on_usage_error
+from ssd.commands.errors import UsageError, exit_on_usage_error
+from ssd.commands.parser import CommandParser
 from ssd.evaluation.config import EvalConfig, StatsConfig
-from ssd.evaluation.digit_classifier import digit_recognition
+from ssd.evaluation.features.digit_classifier import digit_recognition
 from ssd.evaluation.images import Size
 from ssd.evaluation.metrics import all_metrics
 from ssd.evaluation.processes import end_processes, start_processes

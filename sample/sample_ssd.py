@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 
 from ssd import SSDPipeline
-from ssd.cli import CommandParser
-from ssd.errors import UsageError, exit_on_usage_error
-from ssd.generate import SamplingSettings, generate, load_pipeline
-from ssd.output_paths import check_output_file, check_output_folder
-from ssd.pictures import CoarseToFineRecorder, image_grid, to_uint8
+from ssd.commands.errors import UsageError, exit_on_usage_error
+from ssd.commands.output_paths import check_output_file, check_output_folder
+from ssd.commands.parser import CommandParser
+from ssd.publishing.saving import load_pipeline
+from ssd.sampling.many_images import SamplingSettings, generate
+from ssd.sampling.pictures import CoarseToFineRecorder, image_grid, to_uint8
 
 ANIMATED_IMAGES = 9
 ANIMATION_FRAMES = 40

@@ -9,7 +9,7 @@ import diffusers
 
 if TYPE_CHECKING:
     from .pipeline_ssd import SSDPipeline
-    from .process import ScaleSpaceProcess
+    from .process.scale_space import ScaleSpaceProcess
     from .scheduling_ssd import SSDScheduler
 
 __all__ = ["SSDPipeline", "SSDScheduler", "ScaleSpaceProcess"]

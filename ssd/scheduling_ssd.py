@@ -16,9 +16,10 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput, logging
 
-from .noise_schedule import NoiseSchedule, make_betas, make_blur_widths
-from .process import ScaleSpaceProcess
-from .resolution_schedule import ResolutionSchedule, Size, pyramid
+from .operators.sizes import Size
+from .process.noise import NoiseSchedule, make_betas, make_blur_widths
+from .process.resolution import ResolutionSchedule, pyramid
+from .process.scale_space import ScaleSpaceProcess
 
 logger = logging.get_logger(__name__)
 
@@ -59,7 +60,7 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
     num_levels : int
         Number of resolutions.
     resolution_schedule : {"equal", "convex_decay", "sigmoid_like", "tanh_like"}
-        See `ssd.resolution_schedule`.
+        See `ssd.process.resolution`.
     resolution_gamma : float
         Shape of the resolution schedule, positive.
     downsample_kernel : {"bilinear", "area", "bicubic", "lanczos3", "dct"}

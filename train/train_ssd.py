@@ -30,12 +30,13 @@ from tqdm.auto import tqdm
 
 from flexi_unet import FlexiUNet2DModel
 from ssd import SSDPipeline, SSDScheduler
-from ssd.compiling import compile_network
+from ssd.commands.errors import TrainingStopped, UsageError, exit_on_usage_error
 from ssd.data import open_dataset
 from ssd.data.stream import ImageStream
-from ssd.errors import TrainingStopped, UsageError, exit_on_usage_error
-from ssd.losses import min_snr_loss, training_pair
-from ssd.pictures import image_grid
+from ssd.process.losses import min_snr_loss, training_pair
+from ssd.publishing.saving import save_pipeline
+from ssd.sampling.compiling import compile_network
+from ssd.sampling.pictures import image_grid
 from ssd.seeding import numpy_generator, torch_generator
 from ssd.training.checkpoints import (
     TrainState,
@@ -43,7 +44,6 @@ from ssd.training.checkpoints import (
     load_checkpoint,
     read_progress,
     save_checkpoint,
-    save_pipeline,
 )
 from ssd.training.config import TrainConfig, build_scheduler, build_unet, load_weights, parse_train_config
 from ssd.training.distributed import any_process, average_gradients

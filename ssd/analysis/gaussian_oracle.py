@@ -23,12 +23,13 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..cli import CommandParser
-from ..errors import UsageError, exit_on_usage_error
-from ..evaluation.frechet import frechet_distance
-from ..noise_schedule import NoiseSchedule, make_betas
-from ..process import ScaleSpaceProcess
-from ..resolution_schedule import ResolutionSchedule, Size, pyramid
+from ..commands.errors import UsageError, exit_on_usage_error
+from ..commands.parser import CommandParser
+from ..evaluation.distances.frechet import frechet_distance
+from ..operators.sizes import Size
+from ..process.noise import NoiseSchedule, make_betas
+from ..process.resolution import ResolutionSchedule, pyramid
+from ..process.scale_space import ScaleSpaceProcess
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

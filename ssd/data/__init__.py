@@ -1,5 +1,5 @@
 """Data sets: `open_dataset("folder:/path", size=64)`."""
 
-from .specs import DATA_SPECS, open_dataset
+from .open import DATA_SPECS, open_dataset
 
 __all__ = ["DATA_SPECS", "open_dataset"]

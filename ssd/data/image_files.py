@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
+from .dataset import PixelDataset
 from .file_list import FileList
-from .pixels import PixelDataset
 from .reading import read_rgb
 from .request import DataRequest
 

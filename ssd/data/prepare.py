@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..cli import CommandParser
-from ..errors import UsageError, exit_on_usage_error
-from .copying import write_copy
-from .pixels import PixelDataset
-from .prepared import PreparedImages
-from .specs import open_dataset
+from ..commands.errors import UsageError, exit_on_usage_error
+from ..commands.parser import CommandParser
+from .dataset import PixelDataset
+from .open import open_dataset
+from .prepared.copying import write_copy
+from .prepared.reader import PreparedImages
 
 
 @dataclass

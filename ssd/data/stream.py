@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..seeding import numpy_generator
-from .pixels import Item
+from .dataset import Item
 from .reading import ReadError, UnreadableImage, read_rgb, without_advice
 from .request import DataRequest
 from .transforms import pixels_to_tensor

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import UsageError
+from ..commands.errors import UsageError
 from .reading import ReadError
 
 ALIGNED_CELEBA = (178, 218)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..errors import UsageError
-from ..generate import SamplingSettings
-from .features import Extractor, check_extractor_name, check_sha256, load_extractor
+from ..commands.errors import UsageError
+from ..sampling.many_images import SamplingSettings
+from .features.extractors import Extractor, check_extractor_name, check_sha256, load_extractor
 from .metrics import parse_metrics
 
 

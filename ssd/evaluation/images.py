@@ -11,9 +11,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset, IterableDataset
 
+from ..commands.errors import UsageError
 from ..data import open_dataset
-from ..errors import UsageError
-from ..pictures import to_uint8
+from ..sampling.pictures import to_uint8
 
 Size = tuple[int, int]
 """(height, width)."""

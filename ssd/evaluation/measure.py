@@ -18,11 +18,11 @@ from accelerate import PartialState
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..errors import UsageError
+from ..commands.errors import UsageError
 from ..seeding import numpy_generator
-from .features import Extractor, resize_picture
-from .patches import image_patches
-from .precision_recall import squared_distances
+from .distances.patches import image_patches
+from .distances.precision_recall import squared_distances
+from .features.extractors import Extractor, resize_picture
 from .processes import gather_list, merge_statistics, share, work_blocks
 from .statistics import FeatureStatistics, ReferenceFeatures
 

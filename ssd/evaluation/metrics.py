@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
-from .frechet import frechet_distance, frechet_standard_error
+from ..commands.errors import UsageError
+from .distances.frechet import frechet_distance, frechet_standard_error
+from .distances.kid import kernel_distance
+from .distances.precision_recall import precision_recall
+from .distances.sliced_wasserstein import sliced_wasserstein
 from .images import Size
-from .kid import kernel_distance
 from .measure import Measured
-from .precision_recall import precision_recall
-from .sliced_wasserstein import sliced_wasserstein
 from .statistics import ReferenceFeatures
 
 METRICS = ("fid", "kid", "swd", "pr", "levels")

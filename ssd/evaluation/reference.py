@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
-from ..errors import UsageError
+from ..commands.errors import UsageError
 from .config import EvalConfig, FeatureSettings
-from .features import Extractor
+from .features.extractors import Extractor
 from .images import ReferencePictures, Size, open_reference, reference_provenance
 from .levels import LevelReduction
 from .measure import Measured, Measurement, Plan, measure

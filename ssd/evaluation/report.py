@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import UsageError
-from ..pictures import image_grid
+from ..commands.errors import UsageError
+from ..sampling.pictures import image_grid
 from .config import EvalConfig
-from .features import Extractor
+from .features.extractors import Extractor
 from .measure import Measured
 from .reference import ROUNDING, DatasetReference, StatisticsReference
 from .sampling import write_json, write_text

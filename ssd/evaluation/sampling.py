@@ -20,12 +20,12 @@ from accelerate import PartialState
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..errors import UsageError
-from ..generate import SamplingSettings, draw, image_labels
-from ..pictures import to_uint8
+from ..commands.errors import UsageError
 from ..pipeline_ssd import SSDPipeline
+from ..sampling.many_images import SamplingSettings, draw, image_labels
+from ..sampling.pictures import to_uint8
+from .features.inception import file_sha256
 from .images import Size
-from .inception import file_sha256
 from .levels import LevelRecorder
 from .processes import share
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import UsageError
+from ..commands.errors import UsageError
 
 MUST_AGREE = ("preset", "size", "filter", "extractor", "resize", "weights_sha256", "precision")
 """Entries of the provenance that two sets of statistics must share to be compared."""

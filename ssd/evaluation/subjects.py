@@ -9,12 +9,13 @@ from typing import Any
 import yaml
 from accelerate import PartialState
 
-from ..compiling import compile_pipeline
-from ..errors import UsageError
-from ..generate import load_pipeline, number_of_labels
+from ..commands.errors import UsageError
 from ..pipeline_ssd import SSDPipeline
+from ..publishing.saving import load_pipeline
+from ..sampling.compiling import compile_pipeline
+from ..sampling.many_images import number_of_labels
 from .config import EvalConfig
-from .features import Extractor
+from .features.extractors import Extractor
 from .images import PictureFiles, Size, list_pictures
 from .levels import LevelReduction, level_ends
 from .measure import Measured, Measurement, Plan, measure

@@ -24,11 +24,8 @@ from safetensors.torch import load_file, save_file
 
 from flexi_unet import FlexiUNet2DModel
 
-from ..errors import TrainingStopped
-from ..pipeline_ssd import SSDPipeline
+from ..commands.errors import TrainingStopped
 from .ema import EmaNetworks
-
-PIPELINE_PARTS = ("unet", "scheduler", "model_index.json")
 
 
 @dataclass
@@ -147,28 +144,6 @@ def load_checkpoint(state: TrainState, checkpoint: Path) -> None:
 def read_progress(checkpoint: Path) -> Progress:
     """How far a checkpoint is, without its weights."""
     return Progress(**json.loads((checkpoint / "state.json").read_text())["progress"])
-
-
-def save_pipeline(pipeline: SSDPipeline, out: Path, card: str | None = None) -> None:
-    """Write `pipeline` into the run's folder in `save_pretrained` format, replacing an earlier one whole.
-
-    Parameters
-    ----------
-    pipeline : SSDPipeline
-    out : pathlib.Path
-    card : str, optional
-        Text of the model card, README.md.
-    """
-    temporary = out / ".pipeline.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    pipeline.save_pretrained(temporary)
-    for part in PIPELINE_PARTS:
-        if (out / part).is_dir():
-            shutil.rmtree(out / part)
-        os.replace(temporary / part, out / part)
-    shutil.rmtree(temporary)
-    if card is not None:
-        (out / "README.md").write_text(card)
 
 
 def _all_tensors(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:

@@ -8,8 +8,8 @@ from typing import Literal
 
 from flexi_unet import FlexiUNet2DModel
 
-from ..cli import CommandParser
-from ..errors import UsageError
+from ..commands.errors import UsageError
+from ..commands.parser import CommandParser
 from ..scheduling_ssd import SSDScheduler
 
 BASE_CHANNELS = 128

@@ -11,8 +11,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..cli import CommandParser
-from ..errors import UsageError, exit_on_usage_error
+from ..commands.errors import UsageError, exit_on_usage_error
+from ..commands.parser import CommandParser
 
 
 @dataclass

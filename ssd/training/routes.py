@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..resolution_schedule import ResolutionSchedule, Size
+from ..operators.sizes import Size
+from ..process.resolution import ResolutionSchedule
 from ..seeding import numpy_generator
 
 

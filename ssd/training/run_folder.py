@@ -9,11 +9,12 @@ from typing import Any
 
 import yaml
 
-from ..errors import UsageError
-from ..model_card import model_card
-from ..output_paths import check_output_folder
+from ..commands.errors import UsageError
+from ..commands.output_paths import check_output_folder
 from ..pipeline_ssd import SSDPipeline
-from .checkpoints import PIPELINE_PARTS, Progress, find_newest
+from ..publishing.model_card import model_card
+from ..publishing.saving import PIPELINE_PARTS
+from .checkpoints import Progress, find_newest
 from .config import TrainConfig
 
 CONFIG_FILE = "train_config.yaml"

@@ -1,0 +1,1 @@
+"""What the commands share: the parser, errors of one line, whole files."""

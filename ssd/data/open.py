@@ -1,0 +1,95 @@
+"""One way to name a data set: KIND or KIND:PATH."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch.utils.data import Dataset
+
+from ..commands.errors import UsageError
+from .dataset import Item
+from .prepared.reader import PreparedImages
+from .readers.celeba import CelebA
+from .readers.digits import Digits
+from .readers.folder import ImageFolder
+from .readers.hub import HubImages, HubStream
+from .readers.imagenet import ImageNet
+from .readers.npz import NpzImages
+from .readers.wds import WebDatasetImages
+from .request import DataRequest
+from .transforms import find_preset
+
+DATA_SPECS: dict[str, str] = {
+    "digits": "handwritten digits inside scikit-learn, no download",
+    "folder:PATH": "every image below a folder",
+    "npz:PATH": "array 'images' (N, H, W, 3), uint8, in a NumPy archive, and 'labels' (N,) if there are any",
+    "celeba:PATH": "aligned CelebA, the folder with img_align_celeba/ and list_eval_partition.txt",
+    "imagenet:PATH": "ImageNet, the folder with train/ and val/, a folder per class in each",
+    "hub:NAME[:CONFIG]": "a data set of the Hugging Face Hub, kept on disk (extra 'hub')",
+    "hub-stream:NAME[:CONFIG]": "the same, streamed",
+    "wds:PATTERN": "WebDataset shards, such as wds:/data/shard-{0000..0099}.tar (extra 'wds')",
+    "prepared:DIR": "a copy made by python -m ssd.data.prepare",
+}
+
+_OPENERS: dict[str, Callable[[DataRequest], Dataset[Item]]] = {
+    "digits": Digits,
+    "folder": ImageFolder,
+    "npz": NpzImages,
+    "celeba": CelebA,
+    "imagenet": ImageNet,
+    "hub": HubImages,
+    "hub-stream": HubStream,
+    "wds": WebDatasetImages,
+    "prepared": PreparedImages,
+}
+
+
+def open_dataset(
+    spec: str, size: int, preset: str = "adm", split: str = "train", skip_bad_images: bool = False
+) -> Dataset[Item]:
+    """Open a data set by its name.
+
+    Parameters
+    ----------
+    spec : str
+        One of `DATA_SPECS`, such as "celeba:/data/celeba".
+    size : int
+        Side of the square images, in pixels.
+    preset : str
+        Crop and resize, one of `ssd.data.transforms.PRESETS`.
+    split : str
+        Part of the data, for data that have parts: "train", "valid", "test" or "all" of CelebA, "train" or "val" of
+        ImageNet, any split of a data set of the Hub.
+    skip_bad_images : bool
+        Replace an unreadable image by the next readable one (a stream drops it) and list it in `bad_images`, instead
+        of raising.
+
+    Returns
+    -------
+    torch.utils.data.Dataset
+        Items are dicts of `image`, (3, size, size) float32 in [-1, 1], and `label` (int) where the data have labels.
+        `hub-stream` and `wds` are `ssd.data.stream.ImageStream`, the others have a length. All have `provenance`,
+        `num_classes` (None without labels) and `bad_images`.
+
+    Raises
+    ------
+    UsageError
+        When the name is unknown, the data are missing, empty, damaged or laid out in another way, or preset or split do
+        not fit them.
+
+    Examples
+    --------
+    >>> open_dataset("digits", size=16)[0]["image"].shape
+    torch.Size([3, 16, 16])
+    """
+    kind, _, path = spec.partition(":")
+    takes_path = any(name.startswith(f"{kind}:") for name in DATA_SPECS)
+    if kind not in _OPENERS or takes_path != bool(path):
+        meant = f"did you mean folder:{spec}? Or " if Path(spec).is_dir() else ""
+        raise UsageError(f"Unknown data set {spec!r}: {meant}use one of {', '.join(DATA_SPECS)}.")
+    if size < 1:
+        raise UsageError(f"The size of the images must be at least 1, got {size}.")
+    path = str(Path(path).expanduser()) if path.startswith("~") else path  # the shell expands it at a word's start only
+    request = DataRequest(spec, path, size, find_preset(preset, size), split, skip_bad_images)
+    return _OPENERS[kind](request)

@@ -1,0 +1,1 @@
+"""Prepared copies: cropped and resized once."""

@@ -1,0 +1,97 @@
+"""The two JSON files of a prepared copy: what was asked for, written first, and what came of it, written last."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from ...commands.errors import UsageError
+
+SETTINGS = "settings.json"
+MANIFEST = "manifest.json"
+VERSION = 1
+
+T = TypeVar("T", bound="CopySettings")
+
+
+@dataclass
+class CopySettings:
+    """What a copy is made of.
+
+    Parameters
+    ----------
+    spec, preset, filter, split, size, count, num_classes
+        Provenance of the original.
+    source_hash : str
+        Content hash of the original.
+    format : str
+        "png" or "packed".
+    skip_bad_images : bool
+    version : int
+        Of the layout on disk.
+    """
+
+    spec: str
+    preset: str
+    filter: str
+    split: str
+    size: int
+    count: int
+    num_classes: int | None
+    source_hash: str
+    format: Literal["png", "packed"]
+    skip_bad_images: bool
+    version: int = VERSION
+
+
+@dataclass
+class Manifest(CopySettings):
+    """What a finished copy holds.
+
+    Parameters
+    ----------
+    hash : str
+        SHA-256 over the SHA-256 of each image's pixels, in order, and the labels; the same for both formats.
+    labels : str, optional
+        Name of the file of labels, int64.
+    bad_images : list of str
+        Unreadable originals, each replaced by the next readable one.
+    pillow : str
+        Version of Pillow that decoded and resized.
+    """
+
+    hash: str = ""
+    labels: str | None = None
+    bad_images: list[str] = field(default_factory=list)
+    pillow: str = ""
+
+    def provenance(self) -> dict[str, Any]:
+        """The provenance of the original, with the content hash of the copy."""
+        keys = ("spec", "preset", "filter", "split", "size", "count", "hash", "num_classes")
+        return {key: getattr(self, key) for key in keys}
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """Read one of the two files; every field must be there, and no other."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}): prepare the copy again.") from error
+    expected = {entry.name for entry in fields(kind)}
+    if not isinstance(content, dict) or set(content) != expected or content["version"] != VERSION:
+        raise UsageError(f"{path} was not written by this version of ssd.data.prepare: prepare the copy again.")
+    return kind(**content)
+
+
+def write_json(path: Path, content: CopySettings) -> None:
+    """Write one of the two files whole or not at all, and make sure that it is on the disk."""
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("w") as file:
+        json.dump(asdict(content), file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,87 @@
+"""`prepared:DIR`: a copy made by `python -m ssd.data.prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...commands.errors import UsageError
+from ..dataset import PixelDataset
+from ..request import DataRequest
+from ..transforms import PRESETS
+from .manifest import MANIFEST, SETTINGS, Manifest, read_json
+from .store import STORES
+
+
+class PreparedImages(PixelDataset):
+    """Images that were cropped and resized before, from PNGs or a packed array.
+
+    Its provenance is the original's, with the copy's own content hash. The default preset and the default split stand
+    for "as prepared"; any other must be the one that the copy was made with.
+
+    Raises
+    ------
+    UsageError
+        For a folder that is no finished copy, and for a size, preset or split other than the copy's.
+    """
+
+    def __init__(self, request: DataRequest) -> None:
+        self.folder = Path(request.path)
+        self.manifest = read_manifest(self.folder)
+        check_request(request, self.manifest)
+        self.store = STORES[self.manifest.format](self.folder, self.manifest.count, self.manifest.size)
+        labels = read_labels(self.folder, self.manifest)
+        super().__init__(request, self.manifest.count, self.manifest.split, labels, self.manifest.num_classes)
+        self.read(0)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Of the original; see `PixelDataset.provenance`."""
+        return self.manifest.provenance()
+
+    def pixels(self, index: int) -> np.ndarray:
+        return self.store.read(index)
+
+    def image_name(self, index: int) -> str:
+        return self.store.name(index)
+
+    def content_hash(self) -> str:
+        return self.manifest.hash
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a finished copy."""
+    if (folder / MANIFEST).is_file():
+        return read_json(folder / MANIFEST, Manifest)
+    if (folder / SETTINGS).is_file():
+        raise UsageError(f"The copy in {folder} is not finished: run the same ssd.data.prepare command again.")
+    raise UsageError(f"{folder} has no {MANIFEST}: make a copy with  python -m ssd.data.prepare SPEC --out {folder}.")
+
+
+def read_labels(folder: Path, manifest: Manifest) -> np.ndarray | None:
+    """Labels (N,), int64, or None where the data have none."""
+    if manifest.labels is None:
+        return None
+    path = folder / manifest.labels
+    try:
+        labels = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"{path} cannot be read ({error}): prepare the copy again.") from error
+    if labels.shape != (manifest.count,):
+        raise UsageError(f"{path} holds labels of shape {labels.shape}, not ({manifest.count},): prepare it again.")
+    return labels
+
+
+def check_request(request: DataRequest, manifest: Manifest) -> None:
+    """Refuse what the copy is not."""
+    wrong = ""
+    if request.size != manifest.size:
+        wrong = f"images of {manifest.size} x {manifest.size}, but {request.size} x {request.size} are asked for"
+    elif request.preset.name not in (manifest.preset, next(iter(PRESETS))):
+        wrong = f"the preset {manifest.preset}, but {request.preset.name} is asked for"
+    elif request.split not in (manifest.split, "train"):
+        wrong = f"the split {manifest.split}, but {request.split} is asked for"
+    if wrong:
+        raise UsageError(f"The copy in {request.path} has {wrong}: prepare another one from {manifest.spec}.")

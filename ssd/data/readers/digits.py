@@ -1,0 +1,61 @@
+"""`digits`: the 1797 handwritten digits of 8 x 8 pixels inside scikit-learn; nothing is downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from torch.utils.data import Dataset
+
+from ...commands.errors import UsageError
+from ..dataset import Item
+from ..request import DataRequest
+
+DIGIT_SIZE = 8
+
+
+def digit_pixels() -> tuple[np.ndarray, np.ndarray]:
+    """The digits as they are: pixels (1797, 8, 8), float64 in [0, 1], and labels (1797,) in 0..9."""
+    digits = load_digits()
+    return digits.images / 16.0, digits.target
+
+
+class Digits(Dataset[Item]):
+    """Handwritten digits enlarged to the size asked for by bicubic interpolation.
+
+    Items are dicts of `image` (3, size, size), float32 in [-1, 1], and `label`, 0..9. They have no crop, so that only
+    the default preset is allowed.
+    """
+
+    num_classes = 10
+    bad_images: tuple[str, ...] = ()
+
+    def __init__(self, request: DataRequest) -> None:
+        if request.preset.name != "adm":
+            raise UsageError(f"digits have nothing to crop: leave the preset at adm, got {request.preset.name}.")
+        self.split = request.without_splits()
+        self.request = request
+        pixels, labels = digit_pixels()
+        images = torch.from_numpy(pixels).float()[:, None] * 2 - 1
+        if request.size != DIGIT_SIZE:
+            images = F.interpolate(images, size=(request.size, request.size), mode="bicubic", antialias=True)
+        self.images = images.clamp(-1, 1).expand(-1, 3, -1, -1)
+        self.labels = labels
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a statistics file writes down; see `PixelDataset.provenance`."""
+        pixels, labels = digit_pixels()
+        digest = hashlib.sha256(pixels.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
+        provenance = self.request.provenance(self.split, len(self), digest, self.num_classes)
+        return provenance | {"preset": "none", "filter": "bicubic, antialiased, in floating point"}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Item:
+        return {"image": self.images[index], "label": int(self.labels[index])}

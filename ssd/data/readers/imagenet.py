@@ -1,0 +1,84 @@
+"""`imagenet:PATH`: ImageNet as a folder per class."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ...commands.errors import UsageError
+from ..file_list import FileList
+from ..image_files import ImageFiles
+from ..request import DataRequest
+
+SPLITS = {"train": "train", "val": "val", "valid": "val"}
+ROOTS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
+"""Where `train/` and `val/` are below PATH: directly, or as Kaggle packs them."""
+
+WNID = re.compile(r"n\d{8}")
+SUFFIXES = {".jpeg", ".jpg", ".png"}
+
+
+class ImageNet(ImageFiles):
+    """ImageNet, labelled by the position of its class folder among the sorted wnids of `train/`.
+
+    Raises
+    ------
+    UsageError
+        For another layout.
+    """
+
+    def __init__(self, request: DataRequest) -> None:
+        split = request.choose_split(SPLITS)
+        root = find_root(Path(request.path), split)
+        folders = class_folders(root, split)
+        classes = class_folders(root, "train") if (root / "train").is_dir() else folders
+        unknown = sorted(set(folders) - set(classes))
+        if unknown:
+            raise UsageError(
+                f"{root}/{split}/{unknown[0]} has no counterpart in {root}/train: labels would be ambiguous."
+            )
+        names, labels = [], []
+        for wnid in folders:
+            pictures = class_pictures(root / split / wnid)
+            names += [f"{wnid}/{picture}" for picture in pictures]
+            labels += [classes.index(wnid)] * len(pictures)
+        super().__init__(request, FileList(root / split, names), split, np.array(labels), len(classes))
+
+
+def find_root(path: Path, split: str) -> Path:
+    """The folder in which `train/` and `val/` are."""
+    for root in (path / name for name in ROOTS):
+        if (root / split).is_dir():
+            return root
+    problem = f"has no folder {split}/" if path.is_dir() else "does not exist"
+    raise UsageError(f"The folder {path} {problem}: {expected_tree(path)}")
+
+
+def class_folders(root: Path, split: str) -> list[str]:
+    """The wnids of a split, sorted; anything else in there that is not hidden is an error."""
+    names = sorted(entry.name for entry in os.scandir(root / split) if not entry.name.startswith("."))
+    wrong = [name for name in names if not WNID.fullmatch(name)]
+    if wrong or not names:
+        problem = f"holds {wrong[0]}, which is no class folder" if wrong else "is empty"
+        raise UsageError(f"{root}/{split} {problem}: {expected_tree(root)}")
+    return names
+
+
+def class_pictures(folder: Path) -> list[str]:
+    """File names of the pictures of one class, sorted."""
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    pictures = [name for name in names if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")]
+    if not pictures:
+        raise UsageError(f"{folder} holds no .JPEG files: {expected_tree(folder.parent.parent)}")
+    return pictures
+
+
+def expected_tree(root: Path) -> str:
+    """The layout in one line."""
+    return (
+        f"expected {root}/train/n01440764/n01440764_10026.JPEG, .., "
+        f"{root}/val/n01440764/ILSVRC2012_val_00000293.JPEG, .. (a folder per class, named by its wnid)."
+    )

@@ -1,0 +1,30 @@
+"""Downsampling by the name of a kernel."""
+
+from __future__ import annotations
+
+from .kernels import KERNELS
+from .linear import IdentityOperator, LinearOperator, SeparableOperator
+from .sizes import Size
+
+
+def resize_operator(in_size: Size, out_size: Size, kernel: str = "bilinear") -> LinearOperator:
+    """Downsampling from `in_size` to `out_size`.
+
+    Parameters
+    ----------
+    in_size, out_size : (height, width)
+    kernel : {"bilinear", "area", "bicubic", "lanczos3", "dct"}
+        `bilinear` is antialiased with align_corners=False, as in the paper.
+
+    Examples
+    --------
+    >>> import torch
+    >>> resize_operator((8, 8), (4, 4), "area").forward(torch.ones(1, 1, 8, 8)).shape
+    torch.Size([1, 1, 4, 4])
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"Unknown downsampling kernel {kernel!r}; choose one of {', '.join(KERNELS)}.")
+    if tuple(in_size) == tuple(out_size):
+        return IdentityOperator(in_size)
+    matrix = KERNELS[kernel]
+    return SeparableOperator(matrix(in_size[0], out_size[0]), matrix(in_size[1], out_size[1]))

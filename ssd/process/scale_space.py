@@ -1,0 +1,243 @@
+"""The scale-space process: marginal, transition and posterior, all in closed form.
+
+Shape letters: B batch, C channels; H W the size of x_s, h w the size of x_t, s < t.
+
+    x_t | x_0 ~ N(a_t D_t x_0, sigma_t^2 I)                                       marginal
+    x_t | x_s ~ N(M x_s, sigma_t^2 I - sigma_s^2 M M^T),   M = (a_t / a_s) D_st   theorem 1, transition
+    x_s | x_t, x_0: theorem 3, and the eta-family around it                       posterior
+
+Equations: arXiv:2603.08709, in the notation of docs/maths.md. The eta-family is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+
+import torch
+
+from ..operators.blur import Blur
+from ..operators.linear import IdentityOperator, LinearOperator
+from ..operators.resize import resize_operator
+from ..operators.sizes import Size
+from ..operators.spectral import like
+from .noise import NoiseSchedule
+from .posterior import GaussianPosterior, eta_posterior
+from .resolution import ResolutionSchedule
+
+Timestep = int | torch.Tensor
+"""One timestep, or per-image timesteps of shape (B,) that all live on one level."""
+
+MAX_CACHED_OPERATORS = 256
+"""With blur every pair of timesteps has its own operator; without, every pair of levels."""
+
+
+class ScaleSpaceProcess:
+    """Noise grows and resolution shrinks with t = -1 (the clean image), 0, .., T-1.
+
+    Members of the family: one level is DDPM; one level with blur is blurring diffusion with isotropic marginals;
+    several levels are SSD, with blur or without.
+
+    Parameters
+    ----------
+    noise : NoiseSchedule
+        a_t and sigma_t.
+    resolution : ResolutionSchedule
+        The level of every timestep.
+    downsample : str or callable
+        The operator between neighbouring levels: a kernel, one of `ssd.operators.kernels.KERNELS`, or a function
+        (fine size, coarse size) -> LinearOperator.
+    blur_widths : torch.Tensor, optional
+        Width of the accumulated Gaussian blur at t = 0, .., T-1 and, last, of the clean image (0), in pixels of the
+        full resolution: shape (T + 1,), never decreasing with t. Default: no blur.
+
+    Raises
+    ------
+    ValueError
+        When the schedules disagree on T, or when theorem 1 gives no covariance for some timestep.
+
+    Examples
+    --------
+    >>> from ssd.process.noise import make_betas
+    >>> from ssd.process.resolution import pyramid
+    >>> process = ScaleSpaceProcess(
+    ...     NoiseSchedule.from_betas(make_betas()), ResolutionSchedule.from_curve(pyramid(32, 3), 1000)
+    ... )
+    >>> process.size(999), process.degrade(torch.zeros(1, 3, 32, 32), 999).shape
+    ((8, 8), torch.Size([1, 3, 8, 8]))
+    """
+
+    def __init__(
+        self,
+        noise: NoiseSchedule,
+        resolution: ResolutionSchedule,
+        downsample: str | Callable[[Size, Size], LinearOperator] = "bilinear",
+        blur_widths: torch.Tensor | None = None,
+    ) -> None:
+        if noise.num_timesteps != len(resolution.levels):
+            raise ValueError(
+                f"The noise schedule has {noise.num_timesteps} timesteps, "
+                f"the resolution schedule {len(resolution.levels)}: they must be equal."
+            )
+        self.noise = noise
+        self.resolution = resolution
+        make = partial(resize_operator, kernel=downsample) if isinstance(downsample, str) else downsample
+        self._steps = [make(fine, coarse) for fine, coarse in pairwise(resolution.resolutions)]
+        self._heat = None if blur_widths is None else _accumulated_heat(blur_widths, noise.num_timesteps)
+        self._operators: dict[tuple[int, int], LinearOperator] = {}
+        self._check_transitions()
+
+    @property
+    def num_timesteps(self) -> int:
+        """T, the number of noisy states."""
+        return self.noise.num_timesteps
+
+    def signal(self, t: Timestep) -> torch.Tensor:
+        """a_t, float64: shape () for one timestep, (B, 1, 1, 1) for per-image timesteps."""
+        return self._lookup(self.noise.signal, t)
+
+    def sigma(self, t: Timestep) -> torch.Tensor:
+        """sigma_t, float64: shape () for one timestep, (B, 1, 1, 1) for per-image timesteps."""
+        return self._lookup(self.noise.sigma, t)
+
+    def level(self, t: Timestep) -> int:
+        """Level of timestep(s) t, 0 the finest. Per-image timesteps must share it."""
+        if isinstance(t, int):
+            return self.resolution.level(self._check_range(t))
+        levels = {self.resolution.level(self._check_range(i)) for i in set(t.flatten().tolist())}
+        if len(levels) != 1:
+            raise ValueError(f"Per-image timesteps must live on one level, got levels {sorted(levels)}.")
+        return levels.pop()
+
+    def size(self, t: Timestep) -> Size:
+        """(height, width) of x_t."""
+        return self.resolution.resolutions[self.level(t)]
+
+    def operator(self, s: Timestep, t: Timestep) -> LinearOperator:
+        """D_st, the degradation from x_s to x_t (without the factor a_t / a_s), s <= t."""
+        fine, coarse = self.level(s), self.level(t)
+        if fine > coarse:
+            raise ValueError(f"operator(s, t) needs s <= t, got s={s}, t={t}.")
+        if self._heat is None:
+            return self._cached((fine, coarse), lambda: self._resize(fine, coarse))
+        if isinstance(s, int) and isinstance(t, int):
+            return self._cached((s, t), lambda: self._blur_and_resize(s, t, fine, coarse))
+        return self._blur_and_resize(s, t, fine, coarse)
+
+    def degrade(self, x_0: torch.Tensor, t: Timestep) -> torch.Tensor:
+        """D_t x_0: (B, C, H, W) at full resolution -> (B, C, h, w) at the size of timestep t."""
+        return self.operator(-1, t).forward(x_0)
+
+    def target(self, x_0: torch.Tensor, s: Timestep) -> torch.Tensor:
+        """What a network predicts for timestep s: the sharpest image of the level of s.
+
+        Without blur it is D_s x_0, as in the paper. With blur it is the image as it enters the level, so that any
+        later D_s x_0 of this level follows from it by blurring (`blur_to`), whatever the number of sampling steps.
+        """
+        return self.degrade(x_0, self.resolution.level_starts[self.level(s)])
+
+    def blur_to(self, target: torch.Tensor, s: Timestep) -> torch.Tensor:
+        """D_s x_0 from `target(x_0, s)` or its prediction: the blur within the level of s."""
+        return self.operator(self.resolution.level_starts[self.level(s)], s).forward(target)
+
+    def marginal_sample(self, x_0: torch.Tensor, t: Timestep, noise: torch.Tensor) -> torch.Tensor:
+        """x_t = a_t D_t x_0 + sigma_t noise, with white noise of shape (B, C, h, w)."""
+        degraded = self.degrade(x_0, t)
+        if noise.shape != degraded.shape:
+            raise ValueError(f"noise must have the size of x_t, {tuple(degraded.shape)}, got {tuple(noise.shape)}.")
+        return like(self.signal(t), degraded) * degraded + like(self.sigma(t), noise) * noise
+
+    def posterior(
+        self, x_0_at_s: torch.Tensor, x_t: torch.Tensor, s: Timestep, t: Timestep, eta: float = 1.0
+    ) -> GaussianPosterior:
+        """x_s | x_t, x_0 for s < t: theorem 3 and its eta-family, see `eta_posterior`.
+
+        Parameters
+        ----------
+        x_0_at_s : torch.Tensor
+            D_s x_0, or its prediction, shape (B, C, H, W).
+        x_t : torch.Tensor
+            Shape (B, C, h, w).
+        s, t : int or tensor (B,)
+            s = -1 is the clean image: the result is then x_0_at_s itself.
+        eta : float
+            In [0, 1]. 1 is the exact posterior (DDPM's in one level); 0 is deterministic wherever x_t holds
+            information (DDIM's step in one level). Every eta keeps the marginal of x_s.
+        """
+        mu_s = like(self.signal(s), x_t) * x_0_at_s
+        c = self.signal(t) / self.signal(s)
+        return eta_posterior(self.operator(s, t), c, mu_s, x_t, self.sigma(s), self.sigma(t), eta)
+
+    def _lookup(self, table: torch.Tensor, t: Timestep) -> torch.Tensor:
+        if isinstance(t, int):
+            return table[self._check_range(t)]
+        return table.to(t.device)[t].view(-1, 1, 1, 1)
+
+    def _check_range(self, t: int) -> int:
+        if not -1 <= t < self.num_timesteps:
+            raise ValueError(f"Timesteps lie in -1..{self.num_timesteps - 1} (-1 is the clean image), got {t}.")
+        return t
+
+    def _cached(self, key: tuple[int, int], make: Callable[[], LinearOperator]) -> LinearOperator:
+        if key not in self._operators:
+            if len(self._operators) >= MAX_CACHED_OPERATORS:
+                del self._operators[next(iter(self._operators))]  # the oldest
+            self._operators[key] = make()
+        return self._operators[key]
+
+    def _resize(self, fine: int, coarse: int) -> LinearOperator:
+        """From level `fine` to level `coarse`, without blur."""
+        operator: LinearOperator = IdentityOperator(self.resolution.resolutions[fine])
+        for step in self._steps[fine:coarse]:
+            operator = step.compose(operator)
+        return operator
+
+    def _blur_and_resize(self, s: Timestep, t: Timestep, fine: int, coarse: int) -> LinearOperator:
+        """Blur up to the end of each level, resize, and blur on to t: D_st D_rs = D_rt by construction."""
+        operator: LinearOperator = IdentityOperator(self.resolution.resolutions[fine])
+        now = s
+        for level in range(fine, coarse):
+            start = self.resolution.level_starts[level + 1]
+            operator = self._steps[level].compose(self._blur(level, now, start).compose(operator))
+            now = start
+        return self._blur(coarse, now, t).compose(operator)
+
+    def _blur(self, level: int, s: Timestep, t: Timestep) -> LinearOperator:
+        """The blur between two timesteps, at the size of `level`, whose pixels are 2^level wide."""
+        assert self._heat is not None
+        heat = self._heat[t] - self._heat[s]
+        if not bool(heat.any()):
+            return IdentityOperator(self.resolution.resolutions[level])
+        return Blur(self.resolution.resolutions[level], torch.sqrt(2 * heat) / 2**level)
+
+    def _check_transitions(self) -> None:
+        """Theorem 1 gives a covariance only if sigma_t^2 >= sigma_s^2 lambda_max(M M^T).
+
+        Checked for all s = t - 1; for any other pair it follows, since the covariance of several steps is a sum of
+        theirs, each one mapped on by a linear operator.
+        """
+        for t in range(self.num_timesteps):
+            sigma_s, sigma_t = float(self.sigma(t - 1)), float(self.sigma(t))
+            c = float(self.signal(t) / self.signal(t - 1))
+            gain = 1.0
+            if t in self.resolution.level_changes:  # within a level D is the identity or a blur, of gain 1
+                gain = self.operator(t - 1, t).spectral.largest_singular_value()
+            if sigma_t**2 < (sigma_s * c * gain) ** 2:
+                raise ValueError(
+                    f"Timestep {t} is no diffusion step: with {self.operator(t - 1, t)!r} of gain {gain:.4g}, "
+                    f"sigma_t^2 = {sigma_t**2:.6g} is below sigma_s^2 lambda_max(M M^T) = "
+                    f"{(sigma_s * c * gain) ** 2:.6g} (s = {t - 1}). Use an operator with less gain, or change level "
+                    "at another timestep."
+                )
+
+
+def _accumulated_heat(blur_widths: torch.Tensor, num_timesteps: int) -> torch.Tensor:
+    """sigma_B^2 / 2 at every timestep, the clean image's last; float64."""
+    widths = blur_widths.to(torch.float64)
+    if widths.shape != (num_timesteps + 1,) or widths[-1] != 0 or bool((widths[:-1].diff() < 0).any()):
+        raise ValueError(
+            f"blur_widths must have shape ({num_timesteps + 1},), be 0 at the end (the clean image) and never decrease "
+            f"before, got shape {tuple(widths.shape)}."
+        )
+    return widths.square() / 2

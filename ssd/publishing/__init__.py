@@ -1,0 +1,1 @@
+"""Saving, loading and describing pipelines; published checkpoints."""

@@ -1,0 +1,1 @@
+"""Drawing many images, each with its own seed; compiling; pictures for people."""

@@ -1,0 +1,187 @@
+"""Many images from a pipeline, each with its own seed: the same image whatever the batch it is made in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from diffusers import DiffusionPipeline
+from tqdm.auto import tqdm
+
+from ..commands.errors import UsageError
+from ..pipeline_ssd import SSDPipeline
+from ..seeding import numpy_generator, torch_generator
+from .compiling import compile_pipeline
+
+CPU_PIXELS = 2**16
+"""Pixels per network call on a CPU: 16 images of 64 pixels; more are slower (docs/performance.md)."""
+
+ACCELERATOR_PIXELS = 2**19
+"""Pixels per network call on an accelerator: 8 images of 256 pixels, 128 of 64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How images are drawn.
+
+    Parameters
+    ----------
+    steps : int
+        Sampling steps, from the number of levels to 1000.
+    eta : float
+        1 is ancestral sampling, 0 DDIM's deterministic step; in [0, 1].
+    seed : int
+        Image i depends on (seed, i) alone.
+    dtype : {"float32", "bfloat16", "float16"}
+        Of the network's weights; the noisy image itself stays in float32.
+    compile : bool
+        torch.compile the network before the first image: one graph per route, on NVIDIA GPUs replayed as CUDA graphs.
+    """
+
+    steps: int = 100
+    eta: float = 1.0
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        for name, low in (("steps", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise UsageError(f"--{name} must be at least {low}, got {getattr(self, name)}.")
+        if not 0 <= self.eta <= 1:
+            raise UsageError(f"--eta must be in [0, 1], got {self.eta}.")
+
+    def check(self, pipeline: SSDPipeline) -> None:
+        """Raise a `UsageError` if `pipeline` cannot take this number of steps."""
+        try:
+            pipeline.scheduler.set_timesteps(self.steps)
+        except ValueError as error:
+            raise UsageError(f"--steps {self.steps} does not fit this model: {error}") from error
+
+
+def number_of_labels(pipeline: DiffusionPipeline) -> int:
+    """How many classes images can be drawn of; 0 for an unconditional model.
+
+    The model's last class embedding stands for "no class" and is none of them, as `SSDPipeline` has it.
+    """
+    embeddings = pipeline.unet.config.num_class_embeds
+    return max(1, embeddings - 1) if embeddings else 0
+
+
+def image_labels(indices: Sequence[int], num_labels: int, kind: str = "balanced", seed: int = 0) -> list[int] | None:
+    """The class of every image, a function of its number alone; None for an unconditional model.
+
+    Parameters
+    ----------
+    indices : sequence of int
+    num_labels : int
+        0 for an unconditional model.
+    kind : {"balanced", "random"}
+        `index % num_labels`, or drawn from (seed, index).
+    seed : int
+    """
+    if not num_labels:
+        return None
+    if kind == "balanced":
+        return [index % num_labels for index in indices]
+    return [int(numpy_generator(seed, "label", index).integers(num_labels)) for index in indices]
+
+
+def draw(
+    pipeline: DiffusionPipeline,
+    indices: Sequence[int],
+    settings: SamplingSettings,
+    labels: Sequence[int] | None = None,
+    guidance_scale: float = 1.0,
+    callback: Any = None,
+    max_batch_size: int | None = None,
+) -> torch.Tensor:
+    """Images of the given numbers: (B, C, H, W), float32, about [-1, 1], on the pipeline's device.
+
+    `max_batch_size` is the most that the network takes at once at full resolution; coarser levels have as many pixels.
+    """
+    # A batch of one takes another convolution kernel on the CPU, which rounds otherwise: draw its image twice.
+    drawn = list(indices) if len(indices) > 1 else list(indices) * 2
+    images = pipeline(
+        batch_size=len(drawn),
+        num_inference_steps=settings.steps,
+        eta=settings.eta,
+        generator=[torch_generator(settings.seed, "image", i) for i in drawn],
+        class_labels=labels if labels is None or len(indices) > 1 else list(labels) * 2,
+        guidance_scale=guidance_scale,
+        output_type="latent",
+        callback_on_step_end=callback,
+        callback_on_step_end_tensor_inputs=("latents", "pred_original_sample"),
+        max_batch_size_per_level=max_batch_size,
+    ).images
+    return images[: len(indices)]
+
+
+def generate(
+    pipeline: DiffusionPipeline,
+    indices: Sequence[int],
+    settings: SamplingSettings,
+    batch_size: int | None = None,
+    callback: Any = None,
+) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
+    """Yield (indices, images) part by part, with progress bars; balanced labels for class-conditional models.
+
+    On an accelerator several batches are drawn together: coarse levels take as many pixels at once as the finest.
+
+    Parameters
+    ----------
+    pipeline : SSDPipeline
+    indices : sequence of int
+        Global image numbers, >= 0.
+    settings : SamplingSettings
+    batch_size : int, optional
+        Images per network call at full resolution; default: what suits the device. Changes speed and memory, not the
+        images. Fewer than 3 are taken as 3: a single image left over would be rounded otherwise.
+    callback : optional
+        A pipeline callback, called for the first part only (pictures of the process).
+
+    Yields
+    ------
+    indices : sequence of int
+    images : torch.Tensor
+        (B, C, H, W), float32, about [-1, 1], on the pipeline's device.
+    """
+    limit = max(3, batch_size or default_batch_size(pipeline))
+    parts = split_evenly(indices, limit * batches_together(pipeline))
+    if settings.compile:
+        compile_pipeline(pipeline, {len(part) for part in parts}, limit)
+    pipeline.set_progress_bar_config(desc="steps", leave=False, position=1)
+    with tqdm(total=len(indices), desc="sampling", unit=" images") as progress:
+        for number, part in enumerate(parts):
+            labels = image_labels(part, number_of_labels(pipeline))
+            chosen = callback if number == 0 else None
+            images = draw(pipeline, part, settings, labels, callback=chosen, max_batch_size=limit)
+            yield part, images
+            progress.update(len(part))
+
+
+def default_batch_size(pipeline: DiffusionPipeline) -> int:
+    """Images per network call at full resolution: as many pixels as suit the device, few for the caches of a CPU."""
+    pixels = CPU_PIXELS if pipeline.device.type == "cpu" else ACCELERATOR_PIXELS
+    return max(1, pixels // math.prod(pipeline.scheduler.size_at(-1)))
+
+
+def batches_together(pipeline: DiffusionPipeline) -> int:
+    """How many batches are drawn together, so that coarse levels fill an accelerator as well as the finest does.
+
+    A CPU is filled by one batch at every level, and larger ones leave its caches (docs/performance.md).
+    """
+    if pipeline.device.type == "cpu":
+        return 1
+    return min(4 ** (len(pipeline.scheduler.resolutions) - 1), 16)  # the coarsest level takes 4 batches per halving
+
+
+def split_evenly(indices: Sequence[int], limit: int) -> list[Sequence[int]]:
+    """Parts of at most `limit` numbers, as equal as possible: at most two different lengths."""
+    count = -(-len(indices) // limit)
+    bounds = [round(part * len(indices) / count) for part in range(count + 1)]
+    return [indices[start:end] for start, end in pairwise(bounds)]

@@ -1,0 +1,222 @@
+"""Prepared copies: the same images as the original, however often the work was interrupted."""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssd.commands.errors import UsageError
+from ssd.data import open_dataset
+from ssd.data import prepare as command
+from ssd.data.prepared.copying import JOURNAL, write_copy
+from ssd.data.readers.npz import NpzImages
+
+from ..conftest import Outcome
+
+FORMATS = pytest.mark.parametrize("image_format", ["png", "packed"])
+
+
+@pytest.fixture
+def prepare(capsys):
+    """Run the command with these arguments, in this process."""
+
+    def run(*arguments: str | Path) -> Outcome:
+        capsys.readouterr()
+        try:
+            command.main([str(argument) for argument in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def archive(tmp_path) -> str:
+    """150 labelled pictures of 20 x 24 pixels, a little more than two blocks."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (150, 20, 24, 3), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=np.arange(150) % 7)
+    return f"npz:{tmp_path / 'x.npz'}"
+
+
+class SlowImages(NpzImages):
+    """Takes so long that it can be stopped in the middle."""
+
+    def pixels(self, index: int) -> np.ndarray:
+        time.sleep(0.01)
+        return super().pixels(index)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def assert_same_images(copy, original) -> None:
+    assert len(copy) == len(original)
+    for index in range(len(original)):
+        ours, theirs = copy[index], original[index]
+        assert torch.equal(ours.pop("image"), theirs.pop("image"))
+        assert ours == theirs
+
+
+@FORMATS
+def test_a_copy_holds_the_same_images_and_labels(prepare, archive, tmp_path, image_format: str) -> None:
+    out = tmp_path / "copy"
+    outcome = prepare(archive, "--size", "16", "--out", out, "--format", image_format, "--workers", "1")
+    assert outcome.code == 0
+    assert "150 images of 16 x 16" in outcome.out
+    copy, original = open_dataset(f"prepared:{out}", 16), open_dataset(archive, 16)
+    assert_same_images(copy, original)
+    assert copy.num_classes == 7
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["hash"] == copy.provenance["hash"]
+    assert manifest["labels"] == "labels.npy"
+    assert copy.provenance == original.provenance | {"hash": manifest["hash"]}
+
+
+def test_formats_and_worker_counts_agree(archive, tmp_path) -> None:
+    original = open_dataset(archive, 16)
+    one, _ = write_copy(original, tmp_path / "one", "png", workers=1)
+    two, _ = write_copy(original, tmp_path / "two", "png", workers=2)
+    packed, _ = write_copy(original, tmp_path / "packed", "packed", workers=2)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert one == two
+    assert one.hash == packed.hash
+
+
+@FORMATS
+def test_only_what_is_missing_is_made_again(archive, tmp_path, image_format: str) -> None:
+    original, out = open_dataset(archive, 16), tmp_path / "copy"
+    whole, made = write_copy(original, out, image_format)
+    assert made == 150
+    before = contents(out)
+    assert write_copy(original, out, image_format) == (whole, 0)
+
+    (out / "manifest.json").unlink()
+    if image_format == "png":
+        (out / "images/00000/00000003.png").unlink()
+        file = out / "images/00000/00000070.png"
+        file.write_bytes(file.read_bytes()[:-30])
+        Image.new("RGB", (16, 16)).save(out / "images/00000/00000149.png")
+        os.utime(out / "images/00000/00000000.png", (1, 1))
+    else:
+        pixels = np.load(out / "images.npy", mmap_mode="r+")
+        pixels[[3, 70, 149]] = 0
+        pixels.flush()
+    again, made = write_copy(original, out, image_format)
+    assert made == 3
+    assert again == whole
+    assert contents(out) == before
+    if image_format == "png":
+        assert (out / "images/00000/00000000.png").stat().st_mtime == 1
+
+
+@FORMATS
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_killed_run_goes_on(archive, tmp_path, image_format: str) -> None:
+    original, out = open_dataset(archive, 16), tmp_path / "copy"
+    slow = SlowImages(original.request)
+    child = multiprocessing.get_context("fork").Process(target=write_copy, args=(slow, out, image_format, 2))
+    child.start()
+    while not ((out / JOURNAL).exists() and np.load(out / JOURNAL)["digest"].any()):
+        time.sleep(0.001)
+    workers = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    deadline = time.time() + 5
+    while any(Path(f"/proc/{worker}/fd").exists() and os.listdir(f"/proc/{worker}/fd") for worker in workers):
+        assert time.time() < deadline, "worker processes outlive their parent"
+        time.sleep(0.01)
+
+    assert not (out / "manifest.json").exists()
+    with pytest.raises(UsageError, match="not finished"):
+        open_dataset(f"prepared:{out}", 16)
+    manifest, made = write_copy(original, out, image_format)
+    assert 0 < made < 150
+    assert manifest == write_copy(original, tmp_path / "uninterrupted", image_format)[0]
+    assert contents(out) == contents(tmp_path / "uninterrupted")
+
+
+def test_unreadable_originals(prepare, image_folder, tmp_path) -> None:
+    file = image_folder / "b.jpg"
+    file.write_bytes(file.read_bytes()[:-200])
+    arguments = (f"folder:{image_folder}", "--size", "16", "--out", tmp_path / "copy", "--workers")
+    for workers in ("1", "2"):
+        outcome = prepare(*arguments, workers)
+        assert outcome.code == 2
+        last = outcome.err.strip().splitlines()[-1]
+        assert last.startswith("error: ")
+        assert str(file) in last
+    outcome = prepare(*arguments, "2", "--skip_bad_images", "true")
+    assert outcome.code == 2  # the same folder, other settings
+    assert "another skip_bad_images" in outcome.err
+    outcome = prepare(*arguments[:4], tmp_path / "other", "--workers", "2", "--skip_bad_images", "true")
+    assert outcome.code == 0
+    assert "1 unreadable images were replaced, all in manifest.json: b.jpg" in outcome.out
+    copy = open_dataset(f"prepared:{tmp_path / 'other'}", 16)
+    assert copy.manifest.bad_images == ["b.jpg"]
+    assert_same_images(copy, open_dataset(f"folder:{image_folder}", 16, skip_bad_images=True))
+
+
+def test_copies_are_not_overwritten(prepare, archive, tmp_path) -> None:
+    out = tmp_path / "copy"
+    prepare(archive, "--size", "16", "--out", out, "--workers", "1")
+    prepare(archive, "--size", "8", "--out", out).assert_one_line_error("another size (16, not 8)", "--out")
+    prepare(archive, "--size", "8", "--out", tmp_path).assert_one_line_error("is not empty")
+    prepare(archive, "--size", "0", "--out", out).assert_one_line_error("at least 1")
+    prepare("digits", "--out", tmp_path / "d").assert_one_line_error("digits cannot be prepared")
+    prepare(f"prepared:{out}", "--size", "16", "--out", tmp_path / "d").assert_one_line_error("cannot be prepared")
+    prepare("folder:nowhere", "--out", tmp_path / "d").assert_one_line_error("does not exist")
+    assert not (tmp_path / "d").exists()
+
+
+@FORMATS
+def test_reading_a_copy_checks_what_it_is(archive, tmp_path, image_format: str) -> None:
+    out = tmp_path / "copy"
+    write_copy(open_dataset(archive, 16), out, image_format)
+    for arguments, message in (
+        ({"size": 32}, "images of 16 x 16, but 32 x 32"),
+        ({"size": 16, "preset": "sde140"}, "the preset adm, but sde140"),
+        ({"size": 16, "split": "test"}, "the split all, but test"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            open_dataset(f"prepared:{out}", **arguments)
+    with pytest.raises(UsageError, match=f"use prepared:{out}"):
+        open_dataset(f"folder:{out}", 16)
+    with pytest.raises(UsageError, match=r"has no manifest\.json"):
+        open_dataset(f"prepared:{tmp_path}", 16)
+    file = out / ("images/00000/00000000.png" if image_format == "png" else "images.npy")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UsageError, match=r"00000000\.png" if image_format == "png" else r"images\.npy"):
+        open_dataset(f"prepared:{out}", 16)
+    (out / "manifest.json").write_text("{}")
+    with pytest.raises(UsageError, match="not written by this version"):
+        open_dataset(f"prepared:{out}", 16)
+
+
+def test_pngs_can_be_read_as_a_folder_too(archive, tmp_path) -> None:
+    write_copy(open_dataset(archive, 16), tmp_path / "copy")
+    folder = open_dataset(f"folder:{tmp_path / 'copy' / 'images'}", 16)
+    copy = open_dataset(f"prepared:{tmp_path / 'copy'}", 16)
+    assert all(torch.equal(ours["image"], theirs["image"]) for ours, theirs in zip(folder, copy))
+
+
+@FORMATS
+def test_copies_are_read_by_worker_processes(archive, tmp_path, image_format: str) -> None:
+    write_copy(open_dataset(archive, 16), tmp_path / "copy", image_format)
+    copy = open_dataset(f"prepared:{tmp_path / 'copy'}", 16)
+    assert len(copy.store.__getstate__()) == 4  # nothing mapped travels to a spawned process
+    batches = torch.utils.data.DataLoader(copy, 32, num_workers=2)
+    images = torch.cat([batch["image"] for batch in batches])
+    assert torch.equal(images, torch.stack([item["image"] for item in copy]))

@@ -1,0 +1,439 @@
+"""The evaluation command: sampling that nothing can change, reports, refusals."""
+
+import json
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from flexi_unet import FlexiUNet2DModel
+from ssd import SSDPipeline, SSDScheduler
+from ssd.evaluation.statistics import load_statistics
+
+from ..conftest import ROOT
+
+EVAL = "sample/eval_fid.py"
+QUICK = ["--steps", "3", "--metrics", "fid,swd", "--device", "cpu", "--features", "pixels"]
+SAME_REPORT = ("metrics", "protocol", "samples", "neighbours", "warnings", "versions")
+
+
+def save_model(folder: Path, **options: object) -> Path:
+    torch.manual_seed(0)
+    unet = FlexiUNet2DModel(16, block_out_channels=(32, 32), layers_per_block=1, **options)
+    for parameter in unet.parameters():  # the output's convolution starts at zero: all images would be grey
+        nn.init.normal_(parameter, std=0.1)
+    SSDPipeline(unet, SSDScheduler(sample_size=16, num_levels=2)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """An untrained pipeline: what the command says of its images matters here, not the images."""
+    return save_model(tmp_path_factory.mktemp("model") / "m")
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> str:
+    """A data set of 50 pictures of 20 x 20."""
+    path = tmp_path_factory.mktemp("data") / "pictures.npz"
+    np.savez(path, images=np.random.default_rng(0).integers(0, 256, (50, 20, 20, 3), dtype=np.uint8))
+    return f"npz:{path}"
+
+
+@pytest.fixture(scope="module")
+def everything(model, reference) -> list[str]:
+    """Flags of an evaluation of 70 images with all metrics."""
+    flags = ["--model", str(model), "--ref", reference, "--num", "70", "--steps", "3", "--features", "pixels"]
+    return [*flags, "--metrics", "fid,kid,swd,pr,levels", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def evaluated(everything, tmp_path_factory) -> Path:
+    """That evaluation in one process, in files."""
+    out = tmp_path_factory.mktemp("evaluated") / "eval"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [EVAL, *everything, "--out", str(out)])
+        runpy.run_path(str(ROOT / EVAL), run_name="__main__")
+    return out
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Twelve PNG files of 16 x 16."""
+    made = tmp_path / "pictures"
+    made.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(made / f"{i:06d}.png")
+    return made
+
+
+def read_report(folder: Path) -> dict:
+    return json.loads((folder / "report.json").read_text())
+
+
+def assert_same_report(one: Path, other: Path) -> None:
+    a, b = read_report(one), read_report(other)
+    for part in SAME_REPORT:
+        assert a[part] == b[part], part
+
+
+def test_a_report_has_all_that_is_needed(evaluated) -> None:
+    assert sorted(p.name for p in (evaluated / "generated").iterdir()) == [f"{i:06d}.png" for i in range(70)]
+    assert Image.open(evaluated / "generated_8x8" / "000069.png").size == (8, 8)
+    report = read_report(evaluated)
+    names = set(report["metrics"])
+    assert {"frechet_distance_pixels", "kid_pixels", "kid_std_pixels", "precision_pixels", "recall_pixels"} <= names
+    assert {"swd", "swd_16", "swd_8", "swd_4", "frechet_distance_pixels_at_8x8"} <= names
+    assert report["protocol"]["reference"]["count"] == report["metrics"]["num_reference"] == 50
+    assert report["protocol"]["extractors"][0]["extractor"] == "pixels"
+    assert len(report["samples"]["model"]) == len(report["samples"]["pixels_sha256"]) == 64
+    assert f"{EVAL} --model" in report["commands"][0]
+    assert len(report["neighbours"]) == 16
+    assert "singular" in report["warnings"][0]
+    assert {"torch", "clean-fid", "pillow", "numpy"} <= set(report["versions"])
+    text = (evaluated / "report.md").read_text()
+    for part in ("| frechet_distance_pixels | ", "## Protocol", "![samples](samples.png)", "![neighbours]", EVAL):
+        assert part in text
+    assert Image.open(evaluated / "neighbours.png").size[0] > Image.open(evaluated / "neighbours.png").size[1]
+
+
+def test_two_processes_give_the_same_report(evaluated, everything, tmp_path) -> None:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += [EVAL, *everything, "--out", tmp_path / "two"]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--num_processes 2" in read_report(tmp_path / "two")["commands"][0]
+    assert_same_report(evaluated, tmp_path / "two")
+
+
+def test_a_killed_run_ends_in_the_same_report(evaluated, everything, tmp_path, run_command) -> None:
+    """Killed without warning while it samples, a hole and a leftover added, and started again."""
+    out = tmp_path / "killed"
+    flags = [*everything, "--out", out]
+    process = subprocess.Popen(list(map(str, [sys.executable, EVAL, *flags])), cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("generated/0*.png"))) < 5 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("generated/0*.png")}
+    assert before, "killed before the first image"
+    hole = min(before)
+    hole.unlink()
+    (out / "generated" / ".000050.png.1.tmp").write_bytes(b"half a picture")
+    done = run_command(EVAL, *flags)
+    assert done.code == 0, done.err
+    assert_same_report(evaluated, out)
+    assert hole.exists()
+    assert not list(out.rglob("*.tmp"))
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items() if path != hole)
+
+
+def test_stream_and_batch_size_change_no_pixel(evaluated, everything, tmp_path, run_command) -> None:
+    flags = [*everything, "--out", tmp_path / "s"]
+    assert run_command(EVAL, *flags, "--stream").code == 0
+    assert_same_report(evaluated, tmp_path / "s")
+    assert not (tmp_path / "s" / "generated").exists()
+    done = run_command(EVAL, *flags, "--stream", "--batch-size", "9")
+    assert done.code == 0, done.err
+    one, other = read_report(evaluated), read_report(tmp_path / "s")
+    assert one["samples"] == other["samples"]
+    assert one["metrics"] == pytest.approx(other["metrics"], rel=1e-5)
+    pictures = [np.array(Image.open(evaluated / "generated" / f"{i:06d}.png")) for i in (0, 1)]
+    assert (pictures[0] != pictures[1]).mean() > 0.5  # they are pictures, not one grey
+
+
+def test_without_out_the_model_folder_gets_the_numbers(tmp_path, run_command) -> None:
+    model = save_model(tmp_path / "m")
+    done = run_command(EVAL, "--model", model, "--ref", "digits", "--features", "pixels", "--num", "10", *QUICK)
+    assert done.code == 0, done.err
+    metrics = json.loads((model / "metrics.json").read_text())["metrics"]
+    assert {"frechet_distance_pixels", "mean_top_probability", "digit_shares"} <= set(metrics)
+    assert metrics == read_report(model / "eval")["metrics"]
+    assert not (model / "eval" / "generated").exists()
+
+
+def test_images_of_another_run_are_not_mixed(model, reference, tmp_path, run_command) -> None:
+    out = tmp_path / "x"
+    flags = ["--model", model, "--ref", reference, "--num", "4", "--out", out, *QUICK, "--metrics", "fid"]
+    assert run_command(EVAL, *flags).code == 0
+    first = (out / "generated" / "000000.png").read_bytes()
+    run_command(EVAL, *flags, "--seed", "1").assert_one_line_error("seed is 0 there and 1 here", "--overwrite true")
+    assert (out / "generated" / "000000.png").read_bytes() == first
+    assert run_command(EVAL, *flags, "--seed", "1", "--overwrite").code == 0
+    assert (out / "generated" / "000000.png").read_bytes() != first
+    assert run_command(EVAL, *flags, "--seed", "1", "--num", "6").code == 0
+    assert len(list((out / "generated").iterdir())) == 6
+
+
+def test_classes_are_balanced_and_saved(reference, tmp_path, run_command) -> None:
+    model = save_model(tmp_path / "m", num_class_embeds=4)
+    (model / "train_config.yaml").write_text("crop_preset: sde140\n")
+    flags = ["--model", model, "--ref", reference, "--num", "8", *QUICK]
+    done = run_command(EVAL, *flags, "--out", tmp_path / "a", "--guidance_scale", "2")
+    assert done.code == 0, done.err
+    assert "trained with the preset 'sde140', but the reference is prepared with 'adm'" in done.err
+    labels = json.loads((tmp_path / "a" / "labels.json").read_text())
+    assert labels == {"kind": "balanced", "labels": [0, 1, 2, 0, 1, 2, 0, 1]}
+    assert run_command(EVAL, *flags, "--out", tmp_path / "b", "--labels", "random", "--num_classes", "4").code == 0
+    drawn = json.loads((tmp_path / "b" / "labels.json").read_text())["labels"]
+    assert len(drawn) == 8
+    assert set(drawn) <= {0, 1, 2, 3}
+    run_command(EVAL, *flags, "--num_classes", "9").assert_one_line_error("--num_classes 9", "1..4")
+
+
+def stats_of(spec: str, out: Path, run_command, *flags: object) -> Path:
+    done = run_command(EVAL, "stats", "--ref", spec, "--size", "16", "--features", "pixels", "--out", out, *flags)
+    assert done.code == 0, done.err
+    return out
+
+
+def test_statistics_stand_for_their_data_set(folder, image_folder, tmp_path, run_command) -> None:
+    stats = stats_of(f"folder:{image_folder}", tmp_path / "stats" / "x.npz", run_command)
+    found = load_statistics(stats)
+    assert found.count == 6
+    expected = {"preset": "adm", "size": 16, "count": 6, "extractor": "pixels", "resize": "none"}
+    assert expected.items() <= found.provenance.items()
+    assert len(found.provenance["pixels_sha256"]) == 64
+    reports = []
+    for ref in (f"folder:{image_folder}", stats):
+        flags = ["--images", folder, "--ref", ref, "--features", "pixels", "--metrics", "fid,kid,swd,pr"]
+        done = run_command(EVAL, *flags, "--out", tmp_path / f"{len(reports)}.json")
+        assert done.code == 0, done.err
+        reports.append(json.loads((tmp_path / f"{len(reports)}.json").read_text()))
+    assert reports[0]["metrics"] == reports[1]["metrics"]
+    assert reports[0]["protocol"] == reports[1]["protocol"]
+    assert reports[0]["neighbours"]
+    assert reports[1]["neighbours"] == []
+
+
+def test_statistics_of_another_kind_are_refused(folder, image_folder, tmp_path, run_command) -> None:
+    stats = stats_of(f"folder:{image_folder}", tmp_path / "x.npz", run_command)
+    flags = ["--images", folder, "--ref", stats, "--metrics", "fid", "--out", tmp_path / "m.json"]
+    run_command(EVAL, *flags, "--preset", "sde140").assert_one_line_error("preset", "'adm' there", "'sde140' here")
+    wide = stats_of(f"folder:{image_folder}", tmp_path / "y.npz", run_command, "--size", "32")
+    run_command(EVAL, *flags, "--ref", wide).assert_one_line_error("size is 32 there and 16 here")
+    run_command(EVAL, *flags, "--split", "test").assert_one_line_error("split")
+    network = save_network(tmp_path / "net.pt")
+    run_command(EVAL, *flags, "--features", f"module:{network}").assert_one_line_error("extractor is 'pixels' there")
+    run_command(EVAL, *flags, "--features", "pixels,clean").assert_one_line_error("one extractor")
+    np.savez(tmp_path / "foreign.npz", mu=np.zeros(192), sigma=np.eye(192))
+    foreign = ["--ref", tmp_path / "foreign.npz", "--features", "pixels"]
+    done = run_command(EVAL, *flags, *foreign)
+    assert done.code == 0, done.err
+    assert "does not say how it was made" in done.err
+    run_command(EVAL, *flags, *foreign, "--metrics", "kid").assert_one_line_error("kid", "mean and covariance alone")
+    run_command(EVAL, *flags, *foreign, "--metrics", "swd").assert_one_line_error("swd", "patches")
+    np.savez(tmp_path / "foreign.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    run_command(EVAL, *flags, *foreign).assert_one_line_error("2048 features", "'pixels' gives 192")
+
+
+def test_a_baseline_stands_beside_or_is_refused(evaluated, reference, folder, tmp_path, run_command) -> None:
+    flags = ["--images", evaluated / "generated", "--ref", reference, "--metrics", "fid", "--features", "pixels"]
+    before = evaluated / "report.json"
+    done = run_command(EVAL, *flags, "--out", tmp_path / "a", "--baseline", before)
+    assert done.code == 0, done.err
+    row = next(r for r in (tmp_path / "a" / "report.md").read_text().splitlines() if "| frechet_distance_pixels |" in r)
+    assert row.endswith("| +0.0000 |")
+    other = [*flags, "--images", folder, "--out", tmp_path / "b", "--baseline", before]
+    run_command(EVAL, *other).assert_one_line_error("num_generated is 70 there and 12 here")
+    run_command(EVAL, *other, "--baseline", tmp_path / "no.json").assert_one_line_error("no.json cannot be read")
+    (tmp_path / "no.json").write_text("{}")
+    run_command(EVAL, *other, "--baseline", tmp_path / "no.json").assert_one_line_error("is no report")
+
+
+def test_bad_folders(folder, tmp_path, run_command) -> None:
+    flags = ["--ref", "digits", "--metrics", "fid", "--out", tmp_path / "m.json", "--images"]
+    (tmp_path / "empty").mkdir()
+    run_command(EVAL, *flags, tmp_path / "empty").assert_one_line_error("is empty")
+    run_command(EVAL, *flags, tmp_path / "no").assert_one_line_error("does not exist")
+    (tmp_path / "empty" / "a.png").write_bytes((folder / "000000.png").read_bytes())
+    run_command(EVAL, *flags, tmp_path / "empty").assert_one_line_error("holds one image")
+    (folder / "notes.txt").write_text("hello")
+    run_command(EVAL, *flags, folder).assert_one_line_error("notes.txt is no image")
+    (folder / "notes.txt").unlink()
+    Image.new("RGB", (16, 24)).save(folder / "z.png")
+    run_command(EVAL, *flags, folder).assert_one_line_error("000000.png is 16 x 16", "z.png is 16 x 24")
+    assert not (tmp_path / "m.json").exists()
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_truncated_picture_is_named(workers: str, folder, reference, tmp_path, run_command) -> None:
+    whole = (folder / "000003.png").read_bytes()
+    (folder / "000003.png").write_bytes(whole[: len(whole) // 2])
+    flags = ["--images", folder, "--ref", reference, "--features", "pixels", "--out", tmp_path / "x"]
+    done = run_command(EVAL, *flags, "--num_workers", workers)
+    done.assert_one_line_error("000003.png", "Cannot read the image")
+
+
+def test_warnings(folder, reference, tmp_path, run_command) -> None:
+    Image.open(folder / "000000.png").save(folder / "a.jpg")
+    flags = ["--images", folder, "--ref", reference, "--metrics", "fid", "--features", "pixels"]
+    done = run_command(EVAL, *flags, "--out", tmp_path / "x")
+    assert done.code == 0, done.err
+    assert "JPEG" in done.err
+    assert "mixes formats (JPEG, PNG)" in done.err
+    assert "13 images for 192 features" in done.err
+    assert len(read_report(tmp_path / "x")["warnings"]) == 3
+
+
+class Network(nn.Module):
+    """An extractor of 3 features, which may be broken."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.factor * pictures.mean(dim=(2, 3))
+
+
+def save_network(path: Path, factor: float = 1.0) -> Path:
+    torch.jit.trace(Network(factor), torch.zeros(1, 3, 8, 8)).save(str(path))
+    return path
+
+
+def test_features_that_are_no_numbers_are_named(folder, reference, tmp_path, run_command) -> None:
+    network = save_network(tmp_path / "nan.pt", float("nan"))
+    flags = ["--images", folder, "--ref", reference, "--out", tmp_path / "x", "--features", f"module:{network}"]
+    run_command(EVAL, *flags, "--resize", "none").assert_one_line_error("features of image 0", "NaN")
+
+
+def test_several_extractors_have_tables_of_their_own(folder, reference, tmp_path, run_command) -> None:
+    network = save_network(tmp_path / "net.pt")
+    flags = ["--images", folder, "--ref", reference, "--out", tmp_path / "x", "--metrics", "fid"]
+    done = run_command(EVAL, *flags, "--features", f"pixels,module:{network}", "--resize", "none")
+    assert done.code == 0, done.err
+    metrics = read_report(tmp_path / "x")["metrics"]
+    assert metrics["frechet_distance_module_low_95"] < metrics["frechet_distance_module"]
+    tables = (tmp_path / "x" / "report.md").read_text().split("## ")
+    assert "module" not in next(table for table in tables if table.startswith("Features: pixels"))
+
+
+BAD_SETTINGS = {
+    "nothing to measure": (["--ref", "digits"], ["--model FOLDER", "--images FOLDER"]),
+    "two things": (["--ref", "digits", "--model", "a", "--images", "b"], ["one of --model"]),
+    "unknown metric": (["--ref", "digits", "--images", "x", "--metrics", "fid,is"], ["'fid,is'", "fid, kid, swd, pr"]),
+    "unknown features": (["--ref", "digits", "--images", "x", "--features", "clip"], ["'clip'", "legacy_pytorch"]),
+    "too few for pr": (["--ref", "digits", "--model", "x", "--num", "3"], ["pr needs more than 3 images"]),
+    "levels of a folder": (["--ref", "digits", "--images", "x", "--metrics", "levels"], ["levels needs a model"]),
+    "checksum": (["--ref", "digits", "--images", "x", "--inception-sha256", "12"], ["64 hexadecimal digits"]),
+    "stats without size": (["stats", "--ref", "digits", "--out", "x.npz"], ["size"]),
+    "stats of several": (
+        ["stats", "--ref", "digits", "--size", "8", "--out", "x.npz", "--features", "pixels,clean"],
+        ["one extractor"],
+    ),
+    "stats without suffix": (["stats", "--ref", "digits", "--size", "8", "--out", "x"], [".npz"]),
+    "stats of stats": (["stats", "--ref", "a.npz", "--size", "8", "--out", "x.npz"], ["a data set"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SETTINGS)
+def test_bad_settings(name: str, run_command) -> None:
+    flags, parts = BAD_SETTINGS[name]
+    run_command(EVAL, *flags).assert_one_line_error(*parts)
+
+
+def save_inception(path: Path) -> Path:
+    """Weights of the real architecture, drawn at random: the real ones are not available without a network."""
+    from unittest import mock
+
+    from cleanfid import inception_pytorch
+
+    torch.manual_seed(0)
+    with (
+        mock.patch.object(inception_pytorch, "load_state_dict_from_url", return_value={}),
+        mock.patch.object(nn.Module, "load_state_dict"),
+    ):
+        torch.save(inception_pytorch.fid_inception_v3().state_dict(), path)
+    return path
+
+
+def test_inception_from_a_local_file(folder, image_folder, tmp_path, run_command, monkeypatch) -> None:
+    """KID by both modes, without a network; FID with its 2048 x 2048 matrices is in the slow test."""
+    weights = save_inception(tmp_path / "random.pth")
+    monkeypatch.setattr("socket.socket.connect", lambda *arguments: pytest.fail("used the network"))
+    flags = ["--images", folder, "--ref", f"folder:{image_folder}", "--metrics", "kid", "--out", tmp_path / "x"]
+    flags += ["--features", "clean,legacy_pytorch", "--inception-weights", weights]
+    run_command(EVAL, *flags).assert_one_line_error("random.pth has the SHA-256", "published files")
+    done = run_command(EVAL, *flags, "--inception-sha256", "none")
+    assert done.code == 0, done.err
+    report = read_report(tmp_path / "x")
+    assert np.isfinite([report["metrics"]["kid_clean"], report["metrics"]["kid_legacy_pytorch"]]).all()
+    assert [e["resize"] for e in report["protocol"]["extractors"]] == ["clean", "legacy_pytorch"]
+    assert "12 images are far too few for the features 'clean'" in done.err
+    assert "12 images for 2048 features" in done.err
+
+
+@pytest.mark.slow
+def test_inception_fid_end_to_end(model, tmp_path, run_command) -> None:
+    """A model, statistics, and a FID on 2048 features of an Inception with random weights."""
+    weights = save_inception(tmp_path / "random.pth")
+    inception = ["--features", "clean", "--inception-weights", weights, "--inception-sha256", "none"]
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "d.npz", images=rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8))
+    stats = tmp_path / "s.npz"
+    assert (
+        run_command(
+            EVAL, "stats", "--ref", f"npz:{tmp_path / 'd.npz'}", "--size", "16", "--out", stats, *inception
+        ).code
+        == 0
+    )
+    flags = ["--model", model, "--num", "30", *QUICK, "--out", tmp_path / "x", *inception]
+    done = run_command(EVAL, *flags, "--ref", stats)
+    assert done.code == 0, done.err
+    metrics = read_report(tmp_path / "x")["metrics"]
+    assert metrics["fid30_clean"] > 0
+    assert load_statistics(stats).mean.shape == (2048,)
+
+
+STREAM_50K = """
+import resource, sys, torch
+import ssd
+from accelerate import PartialState
+from ssd.evaluation.features.extractors import Extractor
+from ssd.evaluation.distances.frechet import frechet_distance
+from ssd.evaluation.measure import Batch, Measurement, Plan
+from ssd.evaluation.processes import work_blocks
+state = PartialState(cpu=True)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+results = []
+for shift in (0.0, 0.1):
+    generator = torch.Generator().manual_seed(0)
+    extractor = Extractor("module:x", "none", lambda pictures: pictures[:, :, 0, 0])
+    measurement = Measurement(Plan(50_000, keep=10_000), [extractor])
+    for block in work_blocks(50_000, 64):
+        for batch in block:
+            features = torch.randn(len(batch), 2048, 1, 1, generator=generator) + shift
+            measurement.add(Batch(batch, {"none": features}, [b""] * len(batch)))
+        measurement.end_block()
+    results.append(measurement.result(state).features["module"])
+    del measurement
+one, two = results
+assert one.count == 50_000 and one.kept.shape == (10_000, 2048)
+distance = frechet_distance(one.mean, one.covariance, two.mean, two.covariance)
+print(distance, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20, before / 2**20)
+"""
+
+
+@pytest.mark.slow
+def test_memory_at_full_size() -> None:
+    """50,000 x 2048 features on both sides, 10,000 of each kept, and their distance: half a GB beyond the imports.
+
+    Held in memory, as clean-fid does, they would be 0.8 GB in float32 and twice that in float64.
+    """
+    done = subprocess.run([sys.executable, "-c", STREAM_50K], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    distance, gigabytes, _ = map(float, done.stdout.split()[-3:])
+    assert distance == pytest.approx(2048 * 0.1**2, rel=1e-3)  # the same noise, shifted
+    assert gigabytes < 0.5, done.stdout
