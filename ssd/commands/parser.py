@@ -1,4 +1,4 @@
-"""What the commands share: argument parsing with one-line errors."""
+"""The parser of all commands: jsonargparse with errors of one line, switches, and flags in either spelling."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import difflib
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import jsonargparse
@@ -16,23 +17,56 @@ class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionH
 
 
 class CommandParser(jsonargparse.ArgumentParser):
-    """jsonargparse's parser whose errors are one line, with the nearest valid name for an unknown one; exit code 2."""
+    """jsonargparse's parser as every command of the project uses it.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    - An error is one line, with the nearest valid name for an unknown one; the exit code is 2.
+    - A switch is written `--resume`, `--resume true` or `--resume false`.
+    - `--inception-weights` is `--inception_weights`.
+    - Flags that were renamed are still understood, with a note.
+
+    Parameters
+    ----------
+    renamed : mapping of str to str
+        Earlier name of a flag -> its present name.
+    """
+
+    def __init__(self, *args: Any, renamed: Mapping[str, str] | None = None, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", _HelpFormatter)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
+        self._renamed = dict(renamed or {})
+
+    def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
+        """As jsonargparse's; a bool becomes a switch that needs no value."""
+        added = super().add_class_arguments(*args, **kwargs)
+        for action in self._actions:
+            if getattr(action, "_typehint", None) is bool:
+                action.nargs, action.const = "?", True
+        return added
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """As jsonargparse's, after the flags were brought to their present spelling."""
+        given = sys.argv[1:] if args is None else args
+        return super().parse_args([self._present_spelling(str(argument)) for argument in given], *more, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         text = " ".join(str(message).split())
         if "Expected a <class 'list'>" in text:
             text += " A list is written '[32,64]'."
         if "Unexpected config" in text:
-            text = "The --config file is no list of settings (name: value, one per line), or empty"
-        if text.endswith("expected one argument"):
-            text += ": switches are written --name true or --name false"
+            text = "The --config file is not a list of settings (name: value, one per line), or it is empty"
         print(f"error: {text.rstrip('.')}.{self._suggestion(text)} See --help.", file=sys.stderr)  # noqa: T201
         raise SystemExit(2)
+
+    def _present_spelling(self, argument: str) -> str:
+        flag = re.match(r"--([A-Za-z][\w-]*)", argument)
+        if flag is None:
+            return argument
+        name = flag[1].replace("-", "_")
+        if name in self._renamed:
+            print(f"note: --{name} is now called --{self._renamed[name]}.", file=sys.stderr)  # noqa: T201
+            name = self._renamed[name]
+        return f"--{name}{argument[flag.end() :]}"
 
     def _suggestion(self, text: str) -> str:
         """' Did you mean ..?' for the unknown key or flag that an error message names."""
@@ -40,6 +74,8 @@ class CommandParser(jsonargparse.ArgumentParser):
         if match is None:
             return ""
         unknown = (match[1] or match[2]).replace("-", "_")
+        if unknown in self._renamed:
+            return f" It is now called '{self._renamed[unknown]}'."
         known = [action.dest for action in self._actions if action.dest != "help"]
         nearest = difflib.get_close_matches(unknown, known, n=1, cutoff=0.4)
         return f" Did you mean '{nearest[0]}'?" if nearest else f" Known are: {', '.join(known)}."

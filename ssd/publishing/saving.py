@@ -53,7 +53,7 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "float32")
         )
     logging.disable_progress_bar()  # of the loading, which takes a moment
     try:
-        pipeline = SSDPipeline.from_pretrained(folder)
+        pipeline = SSDPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype))
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UsageError(f"--model {model} cannot be loaded as an SSDPipeline: {error}") from error
     finally:
@@ -62,6 +62,6 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "float32")
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = accelerator.type if accelerator is not None else "cpu"
     try:
-        return pipeline.to(device, getattr(torch, dtype))
+        return pipeline.to(device)
     except RuntimeError as error:
         raise UsageError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error

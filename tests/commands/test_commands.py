@@ -157,7 +157,9 @@ def test_unknown_key_in_a_yaml_file(tmp_path, run_command) -> None:
     (tmp_path / "b.yaml").write_text("res: [16\n")
     run_command(TRAIN, "--config", tmp_path / "b.yaml").assert_one_line_error("parsing config", "line 1")
     (tmp_path / "c.yaml").write_text("")
-    run_command(TRAIN, "--config", tmp_path / "c.yaml").assert_one_line_error("no list of settings", "or empty")
+    run_command(TRAIN, "--config", tmp_path / "c.yaml").assert_one_line_error(
+        "is not a list of settings", "it is empty"
+    )
 
 
 def test_a_bare_folder_and_a_home_folder(tmp_path, image_folder, run_command, monkeypatch) -> None:
