@@ -51,7 +51,7 @@ def one_round(network: torch.nn.Module, unet: torch.nn.Module, accelerator: Acce
         generator = torch.Generator().manual_seed(accelerator.process_index)
         x = torch.randn(8, 3, size, size, generator=generator).to(accelerator.device)
         unet.zero_grad(set_to_none=True)
-        network(x, 5, output).sample.sub(1).square().mean().backward()
+        network(x, 5, output_size=output).sample.sub(1).square().mean().backward()
         if average:
             average_gradients(unet.parameters())
     return time.perf_counter() - start

@@ -99,7 +99,7 @@ def step_seconds(unet: FlexiUNet2DModel, route: tuple[Size, Size], settings: Pre
     def run() -> None:
         unet.zero_grad(set_to_none=True)
         with torch.autocast(DEVICE, torch.bfloat16, enabled=settings.bf16):
-            prediction = unet(x, t, route[1]).sample
+            prediction = unet(x, t, output_size=route[1]).sample
         prediction.float().square().mean().backward()
 
     return median_seconds(run, settings.repeats)

@@ -173,7 +173,7 @@ class Run:
         t = self._routes.timesteps(route, numbers)
         noise = torch.randn(batch_size, 3, *process.size(t), generator=torch_generator(seed, "noise", self.step))
         x_t, target = training_pair(process, x_0, t, noise.to(DEVICE))
-        prediction = self._unet(x_t, t.to(DEVICE), route.output_size).sample
+        prediction = self._unet(x_t, t.to(DEVICE), output_size=route.output_size).sample
         loss = route.weight * min_snr_loss(process, prediction, target, t).mean()
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()

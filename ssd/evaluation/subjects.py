@@ -11,9 +11,9 @@ from accelerate import PartialState
 
 from ..commands.errors import UsageError
 from ..pipeline_ssd import SSDPipeline
+from ..pipelines.guidance import number_of_classes
 from ..publishing.saving import load_pipeline
 from ..sampling.compiling import compile_pipeline
-from ..sampling.many_images import number_of_labels
 from .config import EvalConfig
 from .features.extractors import Extractor
 from .images import PictureFiles, Size, list_pictures
@@ -145,7 +145,7 @@ def measure_files(
 def _number_of_labels(config: EvalConfig, pipeline: SSDPipeline) -> int:
     """How many classes are drawn."""
     embeddings = pipeline.unet.config.num_class_embeds or 0
-    classes = number_of_labels(pipeline) if config.num_classes is None else config.num_classes
+    classes = number_of_classes(pipeline.unet) if config.num_classes is None else config.num_classes
     if not (1 <= classes <= embeddings if embeddings else classes == 0):
         allowed = f"1..{embeddings}" if embeddings else "0, since it is unconditional"
         raise UsageError(f"--num_classes {classes} does not fit this model: use {allowed}.")

@@ -73,7 +73,7 @@ def test_the_published_outputs_on_every_route(unet: FlexiUNet2DModel, size: int,
     io = load_file(GOLDEN / "flexi_unet_32_3l.io.safetensors")
     x, t, expected = (io[f"{size}to{output_size}.{name}"] for name in "xty")
     with torch.no_grad():
-        result = unet(x.float(), t, output_size).sample
+        result = unet(x.float(), t, output_size=output_size).sample
     assert result.dtype == torch.float32
     assert (result - expected).abs().max() < 2e-5
 
@@ -99,7 +99,7 @@ def test_saving_and_loading_changes_no_output(unet: FlexiUNet2DModel, tmp_path: 
         assert torch.equal(loaded.state_dict()[name], tensor), name
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.equal(loaded(x, 700, 16).sample, unet(x, 700, 16).sample)
+        assert torch.equal(loaded(x, 700, output_size=16).sample, unet(x, 700, output_size=16).sample)
 
 
 def test_the_result_shares_no_memory_with_the_file(published: Weights) -> None:
@@ -292,7 +292,7 @@ def test_other_architectures_convert_whole(attention: tuple[int, ...]) -> None:
     kept = sum(tensor.numel() for name, tensor in weights.items() if not name.startswith(dropped))
     assert unet.num_parameters() == kept
     with torch.no_grad():
-        out = unet(torch.zeros(1, 3, 8, 8), 10, 16, class_labels=torch.tensor([3])).sample
+        out = unet(torch.zeros(1, 3, 8, 8), 10, class_labels=torch.tensor([3]), output_size=16).sample
     assert out.shape == (1, 3, 16, 16)
 
 
