@@ -56,7 +56,7 @@ def random_words(seed: int, purpose: str, numbers: range) -> np.ndarray:
     True
     """
     key = _sequence(seed, purpose).generate_state(2, np.uint64)
-    stream = np.random.Philox(key=key, counter=[numbers.start, 0, 0, 0])
+    stream = np.random.Philox(key=key, counter=numbers.start)
     return stream.random_raw(4 * len(numbers)).reshape(-1, 4)
 
 

@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
-from ssd.pipelines.guidance import no_class_label
 from tqdm.auto import tqdm
 
 from ssd import SSDScheduler
 from ssd.commands.errors import TrainingStopped, exit_on_usage_error
 from ssd.operators.placing import to_device
+from ssd.pipelines.guidance import no_class_label
 from ssd.process.losses import min_snr_loss, training_pair
 from ssd.seeding import seed_torch
 from ssd.training.batches import Position, TrainingBatches
@@ -189,7 +189,8 @@ def after_step(run: Run, stop: bool) -> bool:
     # Several processes agree about stopping when they log: asking every step would make them wait for each other.
     if step % config.log_every == 0 or last or (stop and run.accelerator.num_processes == 1):
         row = run.log.row(run.guard.counts, stop)
-        run.accelerator.log(row.values, step=step)
+        learning_rate = run.state.optimizer.param_groups[0]["lr"]
+        run.accelerator.log(row.values | {"learning_rate": learning_rate}, step=step)
         run.bar.set_postfix(loss=f"{row.values['loss']:.4f}", img_s=f"{row.values['images_per_second']:.0f}")
         if row.bad_in_a_row >= config.max_bad_steps:
             raise TrainingStopped(
@@ -210,10 +211,11 @@ def after_step(run: Run, stop: bool) -> bool:
 
 def learning_rate_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> Callable[[int], float]:
     """The learning rate of a step as a fraction of the full one: a function of the step, so that nothing is saved."""
-    name = config.lr_scheduler
+    name: str = config.lr_scheduler
     if name == "constant" and config.lr_warmup_steps:
         name = "constant_with_warmup"
-    return get_scheduler(name, optimizer, config.lr_warmup_steps, config.total_steps).lr_lambdas[0]
+    lengths = {"num_warmup_steps": config.lr_warmup_steps, "num_training_steps": config.total_steps}
+    return get_scheduler(name, optimizer, **lengths).lr_lambdas[0]
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ class TrainingBatches(Iterator[Batch]):
             x_0=self._flip(x_0, flips),
             t=self.routes.timesteps(plan.route, times),
             noise=self._noise(words[:, 3], (x_0.shape[1], *self.routes.schedule.resolutions[plan.route.level])),
-            labels=None if self._no_class is None else self._labels(item["label"], drops),
+            labels=None if self._no_class is None else self._labels(item["label"], drops, self._no_class),
             output_size=plan.route.output_size,
             level=plan.route.level,
             weight=plan.route.weight,
@@ -179,7 +179,7 @@ class TrainingBatches(Iterator[Batch]):
         if isinstance(self._dataset, ImageStream):
             self._dataset.set_position(start.images, self._rank, self._world_size, self._config.seed)
             return DataLoader(self._dataset, self._config.batch_size, **loading)
-        return DataLoader(self._dataset, batch_sampler=self._indices(), **loading)  # type: ignore[arg-type]
+        return DataLoader(self._dataset, batch_sampler=self._indices(), **loading)
 
     def _indices(self) -> Iterator[list[int]]:
         """The data set's indices of each batch; the loader asks for them in order, ahead of `__next__`."""
@@ -202,9 +202,9 @@ class TrainingBatches(Iterator[Batch]):
         mirrored = self._move(torch.from_numpy(uniforms < 0.5)).view(-1, 1, 1, 1)
         return torch.where(mirrored, x_0.flip(-1), x_0)
 
-    def _labels(self, labels: torch.Tensor, uniforms: np.ndarray) -> torch.Tensor:
+    def _labels(self, labels: torch.Tensor, uniforms: np.ndarray, no_class: int) -> torch.Tensor:
         dropped = torch.from_numpy(uniforms < self._config.label_dropout)
-        return self._move(torch.where(dropped, self._no_class, labels))
+        return self._move(torch.where(dropped, no_class, labels))
 
     def _noise(self, seeds: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
         """White noise (B, C, h, w): float32 also under autocast, each image from a seed of its own."""

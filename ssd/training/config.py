@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ class Bound:
     text: str
 
 
-def at_least(low: int, default: Any = MISSING) -> Any:
+def at_least(low: int, default: Any) -> Any:
     """A field whose value is at least `low`."""
     return field(default=default, metadata={"bound": Bound(lambda value: value >= low, f"at least {low}")})
 
@@ -175,7 +175,7 @@ class TrainConfig:
         Print the configuration, levels, parameters and GFLOPs, and what would be written; then stop.
     """
 
-    res: int = at_least(1)
+    res: int
     data: str
     out: str
     max_steps: int | None = at_least(1, None)
@@ -232,6 +232,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.max_steps is None:
             self.max_steps = 1_000_000 if self.res <= 64 else 300_000
+        _require("res", self.res, self.res >= 1, "at least 1")
         for item in fields(self):
             value, bound = getattr(self, item.name), item.metadata.get("bound")
             if bound is not None and value is not None:

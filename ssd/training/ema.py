@@ -15,8 +15,9 @@ WARMUP_POWER = 3 / 4
 class EmaNetworks:
     """Networks with averaged weights; the first is the one that is sampled and saved.
 
-    The decay warms up as 1 - n^-0.75 after n updates until it reaches its value; the first update copies the weights.
-    (The warm-up of diffusers' `EMAModel`; here a skipped step changes nothing, without waiting for the device.)
+    The decay of update n = 0, 1, .. is 1 - (1 + n)^-0.75 until it reaches its value, so the first update copies the
+    weights. This is the warm-up of diffusers' `EMAModel`; here a skipped step changes nothing, without a wait for the
+    device.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ class EmaNetworks:
             0 for a step that was skipped: nothing changes then.
         """
         good = torch.as_tensor(good).to(self.device, torch.float64)
-        warmed_up = 1 - self._updates.clamp(min=1) ** -WARMUP_POWER
+        warmed_up = 1 - (1 + self._updates) ** -WARMUP_POWER
         self._updates += good
         present = [weight.detach().to(self.device) for weight in weights]
         for decay, network in zip(self.decays, self.networks):

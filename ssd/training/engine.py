@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -53,6 +54,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
         accelerator.state.distributed_type = DistributedType.FSDP
     _check_engine(accelerator, config)
+    # The stages hand on views of their inputs, and nothing in the network changes a tensor in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     if accelerator.device.type == "cpu":
         cores = len(os.sched_getaffinity(0)) // accelerator.num_processes
         torch.set_num_threads(config.cpu_threads or max(1, cores))
@@ -71,7 +74,8 @@ def _check_engine(accelerator: Accelerator, config: TrainConfig) -> None:
         return
     if not accelerator.is_fsdp2:
         raise UsageError(
-            "FSDP version 1 is not supported: set fsdp_version: 2 in the launch file, as in configs/accelerate/fsdp2.yaml."
+            "FSDP version 1 is not supported: set fsdp_version: 2 in the launch file, as configs/accelerate/fsdp2.yaml "
+            "does."
         )
     if config.compile or accelerator.mixed_precision == "fp16":
         given = "--compile" if config.compile else "--mixed_precision fp16"

@@ -16,7 +16,7 @@ from accelerate.tracking import GeneralTracker, on_main_process
 from ..commands.files import write_text
 from .batches import Batch
 
-SPEED_COLUMNS = ("gradient_norm", "images_per_second", "loader_share", "bad_steps", "seconds")
+MORE_COLUMNS = ("learning_rate", "gradient_norm", "images_per_second", "loader_share", "bad_steps", "seconds")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class CsvTracker(GeneralTracker):
     ----------
     path : pathlib.Path
     level_names : list of str
-        The columns are step, loss, these, and `SPEED_COLUMNS`.
+        The columns are step, loss, these, and `MORE_COLUMNS`.
     last_step : int
         Where the run continues: lines of later steps, left by an interrupted process, are dropped.
     """
@@ -110,7 +110,7 @@ class CsvTracker(GeneralTracker):
     def __init__(self, path: Path, level_names: list[str], last_step: int = 0) -> None:
         super().__init__()
         self.path = path
-        self.columns = ["step", "loss", *level_names, *SPEED_COLUMNS]
+        self.columns = ["step", "loss", *level_names, *MORE_COLUMNS]
         self._last_step = last_step
 
     @property

@@ -34,7 +34,7 @@ _MAY_CHANGE = frozenset(
     [
         "out",
         "max_steps",
-        "batch_size",
+        "batch_size",  # a note tells how the global batch changes
         "mixed_precision",
         "compile",
         "channels_last",
