@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from torch.utils.data import Dataset
-
 from ..commands.errors import UsageError
-from .dataset import Item
+from .dataset import ImageDataset
 from .prepared.reader import PreparedImages
 from .readers.celeba import CelebA
 from .readers.digits import Digits
@@ -18,6 +16,7 @@ from .readers.imagenet import ImageNet
 from .readers.npz import NpzImages
 from .readers.wds import WebDatasetImages
 from .request import DataRequest
+from .stream import ImageStream
 from .transforms import find_preset
 
 DATA_SPECS: dict[str, str] = {
@@ -32,7 +31,7 @@ DATA_SPECS: dict[str, str] = {
     "prepared:DIR": "a copy made by python -m ssd.data.prepare",
 }
 
-_OPENERS: dict[str, Callable[[DataRequest], Dataset[Item]]] = {
+_OPENERS: dict[str, Callable[[DataRequest], ImageDataset | ImageStream]] = {
     "digits": Digits,
     "folder": ImageFolder,
     "npz": NpzImages,
@@ -47,7 +46,7 @@ _OPENERS: dict[str, Callable[[DataRequest], Dataset[Item]]] = {
 
 def open_dataset(
     spec: str, size: int, preset: str = "adm", split: str = "train", skip_bad_images: bool = False
-) -> Dataset[Item]:
+) -> ImageDataset | ImageStream:
     """Open a data set by its name.
 
     Parameters
@@ -67,16 +66,16 @@ def open_dataset(
 
     Returns
     -------
-    torch.utils.data.Dataset
+    ImageDataset or ImageStream
         Items are dicts of `image`, (3, size, size) float32 in [-1, 1], and `label` (int) where the data have labels.
-        `hub-stream` and `wds` are `ssd.data.stream.ImageStream`, the others have a length. All have `provenance`,
-        `num_classes` (None without labels) and `bad_images`.
+        `hub-stream` and `wds` are streams, the others have a length. All are `ssd.data.dataset.ImageData`, with
+        `provenance`, `num_classes` (None without labels) and `bad_images`.
 
     Raises
     ------
     UsageError
-        When the name is unknown, the data are missing, empty, damaged or laid out in another way, or preset or split do
-        not fit them.
+        When the name is unknown, when the data are missing, empty, damaged or laid out differently, and when the
+        preset or the split does not fit them.
 
     Examples
     --------

@@ -11,7 +11,7 @@ import torch
 
 from ssd.commands.errors import UsageError
 from ssd.data import open_dataset
-from ssd.data.file_list import FileList, map_files, names_below
+from ssd.data.files import FileList, map_files, names_below
 from ssd.data.transforms import pixels_to_tensor
 
 
@@ -126,7 +126,6 @@ def test_file_lists_keep_names_and_order(image_folder) -> None:
     files = pickle.loads(pickle.dumps(FileList(image_folder, names)))
     assert [files.name(index) for index in range(-6, 6)] == 2 * names
     assert list(files) == [image_folder / name for name in names] == sorted(files)
-    assert files[1:3] == [image_folder / "b.jpg", image_folder / "c.png"]
     with pytest.raises(IndexError):
         files[6]
     many = FileList(image_folder, names * 200)

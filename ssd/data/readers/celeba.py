@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 
 from ...commands.errors import UsageError
-from ..file_list import FileList
-from ..image_files import ImageFiles
+from ..files import FileList, ImageFiles
 from ..request import DataRequest
 
 SPLITS = {"train": "train", "valid": "valid", "val": "valid", "test": "test", "all": "all"}
