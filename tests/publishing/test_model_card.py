@@ -1,0 +1,32 @@
+"""Model cards: metadata that the Hub understands."""
+
+from __future__ import annotations
+
+import pytest
+from huggingface_hub import ModelCard
+
+from flexi_unet import FlexiUNet2DModel
+from ssd import SSDPipeline, SSDScheduler
+from ssd.publishing.model_card import model_card
+
+
+@pytest.fixture
+def pipeline() -> SSDPipeline:
+    unet = FlexiUNet2DModel(16, block_out_channels=(32, 32), layers_per_block=1)
+    return SSDPipeline(unet, SSDScheduler(sample_size=16, num_levels=2))
+
+
+def test_metadata_of_a_card(pipeline: SSDPipeline) -> None:
+    card = ModelCard(model_card(pipeline, "runs/a", {"Data": "digits"}, "Yours."))
+    assert card.data.to_dict() == {
+        "library_name": "diffusers",
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": ["scale-space-diffusion"],
+    }
+    assert card.text.startswith("\n# Scale Space Diffusion, 16 x 16 pixels, 2 levels")
+    assert "- Data: digits" in card.text
+
+
+def test_data_sets_of_the_hub_are_named(pipeline: SSDPipeline) -> None:
+    card = ModelCard(model_card(pipeline, "runs/a", {}, "Yours.", datasets=["ylecun/mnist"]))
+    assert card.data.datasets == ["ylecun/mnist"]
