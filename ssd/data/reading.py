@@ -41,11 +41,11 @@ def read_rgb(open_image: Callable[[], Image.Image], name: str) -> Image.Image:
         with open_image() as image:
             return image.convert("RGB")
     except UnidentifiedImageError:
-        raise UnreadableImage(f"{name} is not an image: replace or remove it, or use --skip_bad_images true.") from None
+        raise UnreadableImage(f"{name} is not an image: replace or remove it, or use --skip_bad_images.") from None
     except PILLOW_ERRORS as error:
         reason = getattr(error, "strerror", None) or error
         raise UnreadableImage(
-            f"Cannot read the image {name} ({reason}): replace or remove it, or use --skip_bad_images true."
+            f"Cannot read the image {name} ({reason}): replace or remove it, or use --skip_bad_images."
         ) from error
 
 
