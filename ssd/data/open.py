@@ -19,29 +19,18 @@ from .request import DataRequest
 from .stream import ImageStream
 from .transforms import find_preset
 
-DATA_SPECS: dict[str, str] = {
-    "digits": "handwritten digits inside scikit-learn, no download",
-    "folder:PATH": "every image below a folder",
-    "npz:PATH": "array 'images' (N, H, W, 3), uint8, in a NumPy archive, and 'labels' (N,) if there are any",
-    "celeba:PATH": "aligned CelebA, the folder with img_align_celeba/ and list_eval_partition.txt",
-    "imagenet:PATH": "ImageNet, the folder with train/ and val/, a folder per class in each",
-    "hub:NAME[:CONFIG]": "a data set of the Hugging Face Hub, kept on disk (extra 'hub')",
-    "hub-stream:NAME[:CONFIG]": "the same, streamed",
-    "wds:PATTERN": "WebDataset shards, such as wds:/data/shard-{0000..0099}.tar (extra 'wds')",
-    "prepared:DIR": "a copy made by python -m ssd.data.prepare",
-}
-
-_OPENERS: dict[str, Callable[[DataRequest], ImageDataset | ImageStream]] = {
+DATA_SPECS: dict[str, Callable[[DataRequest], ImageDataset | ImageStream]] = {
     "digits": Digits,
-    "folder": ImageFolder,
-    "npz": NpzImages,
-    "celeba": CelebA,
-    "imagenet": ImageNet,
-    "hub": HubImages,
-    "hub-stream": HubStream,
-    "wds": WebDatasetImages,
-    "prepared": PreparedImages,
+    "folder:PATH": ImageFolder,
+    "npz:PATH": NpzImages,
+    "celeba:PATH": CelebA,
+    "imagenet:PATH": ImageNet,
+    "hub:NAME[:CONFIG]": HubImages,
+    "hub-stream:NAME[:CONFIG]": HubStream,
+    "wds:PATTERN": WebDatasetImages,
+    "prepared:DIR": PreparedImages,
 }
+"""How a data set is written -> what opens it. A new kind is a class in `ssd/data/readers/` and a line here."""
 
 
 def open_dataset(
@@ -52,7 +41,7 @@ def open_dataset(
     Parameters
     ----------
     spec : str
-        One of `DATA_SPECS`, such as "celeba:/data/celeba".
+        KIND or KIND:PATH, in one of the forms of `DATA_SPECS`, such as "celeba:/data/celeba".
     size : int
         Side of the square images, in pixels.
     preset : str
@@ -83,12 +72,12 @@ def open_dataset(
     torch.Size([3, 16, 16])
     """
     kind, _, path = spec.partition(":")
-    takes_path = any(name.startswith(f"{kind}:") for name in DATA_SPECS)
-    if kind not in _OPENERS or takes_path != bool(path):
+    form = next((form for form in DATA_SPECS if form.partition(":")[0] == kind), None)
+    if form is None or (":" in form) != bool(path):
         meant = f"did you mean folder:{spec}? Or " if Path(spec).is_dir() else ""
         raise UsageError(f"Unknown data set {spec!r}: {meant}use one of {', '.join(DATA_SPECS)}.")
     if size < 1:
         raise UsageError(f"The size of the images must be at least 1, got {size}.")
     path = str(Path(path).expanduser()) if path.startswith("~") else path  # the shell expands it at a word's start only
     request = DataRequest(spec, path, size, find_preset(preset, size), split, skip_bad_images)
-    return _OPENERS[kind](request)
+    return DATA_SPECS[form](request)
