@@ -1,4 +1,4 @@
-"""Fixtures of the tests of published checkpoints: a published file, and the command that converts it."""
+"""Fixtures: a published checkpoint, the command that converts it, and a small pipeline of ours."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from flexi_unet import FlexiUNet2DModel
+from ssd import SSDPipeline, SSDScheduler
 from ssd.publishing.convert import main
 from ssd.publishing.published_checkpoints import build_unet, convert_weights
 
@@ -59,3 +60,10 @@ def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., s
         return captured.err
 
     return run
+
+
+@pytest.fixture
+def pipeline() -> SSDPipeline:
+    """Two levels of 16 and 8 pixels, random weights."""
+    unet = FlexiUNet2DModel(16, block_out_channels=(32, 32), layers_per_block=1)
+    return SSDPipeline(unet, SSDScheduler(sample_size=16, num_levels=2))

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from huggingface_hub import ModelCard
 
-from flexi_unet import FlexiUNet2DModel
-from ssd import SSDPipeline, SSDScheduler
+from ssd import SSDPipeline
 from ssd.publishing.model_card import model_card
-
-
-@pytest.fixture
-def pipeline() -> SSDPipeline:
-    unet = FlexiUNet2DModel(16, block_out_channels=(32, 32), layers_per_block=1)
-    return SSDPipeline(unet, SSDScheduler(sample_size=16, num_levels=2))
 
 
 def test_metadata_of_a_card(pipeline: SSDPipeline) -> None:
