@@ -102,7 +102,7 @@ def main() -> None:
 
 def measure(settings: QualityBenchmark) -> tuple[list[Point], list[Run]]:
     dataset = open_dataset(settings.data, settings.res)
-    count: int = dataset.provenance["count"]  # type: ignore[attr-defined]
+    count: int = dataset.provenance["count"]
     images = torch.stack([torch.as_tensor(dataset[index]["image"]) for index in range(count)])
     reference = Pictures(images)
     torch.manual_seed(settings.seed)
