@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from ..data.stream import ImageStream
+from ..data import ImageStream
+from ..data.dataset import ImageDataset
 from ..operators.placing import to_device
 from ..operators.sizes import Size
 from ..process.resolution import ResolutionSchedule
@@ -101,7 +102,7 @@ class TrainingBatches(Iterator[Batch]):
     Parameters
     ----------
     config : TrainConfig
-    dataset : Dataset
+    dataset : ImageDataset or ImageStream
         Of `ssd.data.open_dataset`.
     schedule : ResolutionSchedule
     no_class : int, optional
@@ -120,7 +121,7 @@ class TrainingBatches(Iterator[Batch]):
     def __init__(
         self,
         config: TrainConfig,
-        dataset: Dataset,
+        dataset: ImageDataset | ImageStream,
         schedule: ResolutionSchedule,
         no_class: int | None = None,
         start: Position = Position(),
@@ -179,11 +180,10 @@ class TrainingBatches(Iterator[Batch]):
         if isinstance(self._dataset, ImageStream):
             self._dataset.set_position(start.images, self._rank, self._world_size, self._config.seed)
             return DataLoader(self._dataset, self._config.batch_size, **loading)
-        return DataLoader(self._dataset, batch_sampler=self._indices(), **loading)
+        return DataLoader(self._dataset, batch_sampler=self._indices(len(self._dataset)), **loading)
 
-    def _indices(self) -> Iterator[list[int]]:
+    def _indices(self, length: int) -> Iterator[list[int]]:
         """The data set's indices of each batch; the loader asks for them in order, ahead of `__next__`."""
-        length = len(self._dataset)  # type: ignore[arg-type]
         epoch, order = -1, np.empty(0, dtype=np.int64)
         for plan in self._plans:
             indices = []

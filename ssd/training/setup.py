@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import Dataset
 
 from flexi_unet import FlexiUNet2DModel
 
 from ..commands.errors import UsageError
-from ..data import open_dataset
-from ..data.stream import ImageStream
+from ..data import ImageStream, open_dataset
+from ..data.dataset import ImageDataset
 from ..scheduling_ssd import SSDScheduler
 from .checkpoints import read_progress
 from .config import TrainConfig, build_scheduler, build_unet, load_weights
@@ -31,7 +30,7 @@ class Setup:
     ----------
     config : TrainConfig
         With the batch size that fits the number of processes.
-    dataset : Dataset
+    dataset : ImageDataset or ImageStream
     unet : FlexiUNet2DModel
         On the CPU, with new weights, or those of --init_from.
     scheduler : SSDScheduler
@@ -42,7 +41,7 @@ class Setup:
     """
 
     config: TrainConfig
-    dataset: Dataset
+    dataset: ImageDataset | ImageStream
     unet: FlexiUNet2DModel
     scheduler: SSDScheduler
     checkpoint: Path | None
@@ -51,13 +50,12 @@ class Setup:
     @property
     def summary(self) -> str:
         """The resolved configuration, the levels with their cost, and what will be written."""
-        count = self.dataset.provenance["count"]  # type: ignore[attr-defined]
-        return summarize(self.config, self.unet, self.scheduler, count)
+        return summarize(self.config, self.unet, self.scheduler, self.dataset.count)
 
     @property
     def facts(self) -> dict[str, Any]:
         """What must be the same on all processes."""
-        provenance = self.dataset.provenance  # type: ignore[attr-defined]
+        provenance = self.dataset.provenance
         facts = {"the checkpoint to resume": self.checkpoint and self.checkpoint.name}
         facts |= {f"the data's {name}": value for name, value in provenance.items()}
         return facts | {f"--{name}": value for name, value in asdict(self.config).items()}
@@ -97,7 +95,7 @@ def _set_up(config: TrainConfig, num_processes: int) -> Setup:
     return Setup(config, dataset, unet, scheduler, checkpoint, notes)
 
 
-def open_training_data(config: TrainConfig) -> Dataset:
+def open_training_data(config: TrainConfig) -> ImageDataset | ImageStream:
     """The data set that `config` names."""
     dataset = open_dataset(config.data, config.res, config.crop_preset, skip_bad_images=config.skip_bad_images)
     if isinstance(dataset, ImageStream) and config.level_batch_scale != 1:
@@ -108,11 +106,11 @@ def open_training_data(config: TrainConfig) -> Dataset:
     return dataset
 
 
-def number_of_classes(config: TrainConfig, dataset: Dataset) -> int | None:
+def number_of_classes(config: TrainConfig, dataset: ImageDataset | ImageStream) -> int | None:
     """The number of classes in the data, if the run is class-conditional."""
     if not config.class_conditional:
         return None
-    classes = dataset.num_classes  # type: ignore[attr-defined]
+    classes = dataset.num_classes
     if not classes:
         raise UsageError(f"--class_conditional needs data with labels, but {config.data} has none.")
     return classes
