@@ -1,7 +1,7 @@
 """Training time of the presets with several levels against the same network with one.
 
 python benchmarks/presets.py
-python benchmarks/presets.py --batch_size 32 --bf16 true --compile true      # on a GPU
+python benchmarks/presets.py --batch_size 32 --bf16 --compile      # on a GPU
 
 Seconds per image are averaged over timesteps as training draws them: every route is timed by itself and weighted with
 its number of timesteps. Ratios of the paper (arXiv:2603.08709) are of its hours of training.
