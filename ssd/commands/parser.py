@@ -23,6 +23,7 @@ class CommandParser(jsonargparse.ArgumentParser):
     - A switch is written `--resume`, `--resume true` or `--resume false`.
     - `--inception-weights` is `--inception_weights`.
     - Flags that were renamed are still understood, with a note.
+    - A subcommand that is not required stands alone: the flags that the command itself requires are then not asked for.
 
     Parameters
     ----------
@@ -48,6 +49,13 @@ class CommandParser(jsonargparse.ArgumentParser):
         """As jsonargparse's, after the flags were brought to their present spelling."""
         given = sys.argv[1:] if args is None else args
         return super().parse_args([self._present_spelling(str(argument)) for argument in given], *more, **kwargs)
+
+    def validate(self, namespace: Any, skip_required: bool = False, **kwargs: Any) -> None:
+        """As jsonargparse's, which would ask for the command's own required flags beside a subcommand's."""
+        chosen = namespace.get("subcommand") if self._subcommands_action else None
+        super().validate(namespace, skip_required=skip_required or chosen is not None, **kwargs)
+        if self._subcommands_action and chosen is not None and not skip_required:
+            self._subcommands_action.choices[chosen].validate(namespace[chosen])
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         text = " ".join(str(message).split())
