@@ -21,7 +21,7 @@ class FeatureSettings:
     Parameters
     ----------
     ref : str
-        The data set to compare with, such as folder:PATH; or an .npz file of statistics.
+        The reference data set, such as folder:PATH. For an evaluation also an .npz file of statistics.
     crop_preset : str, optional
         How pictures of the reference are cropped and resized, such as adm. Default: the data set's.
     split : str, optional

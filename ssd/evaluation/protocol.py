@@ -59,7 +59,7 @@ def make_protocol(
 
 
 def check_same_protocol(ours: Mapping[str, Any], theirs: Mapping[str, Any], path: str, complete: bool = True) -> None:
-    """Raise a `UsageError` with both values where a baseline was measured in another way.
+    """Raise a `UsageError` with both values where a baseline was measured differently.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def check_same_protocol(ours: Mapping[str, Any], theirs: Mapping[str, Any], path
         one, other = flat_ours.get(name), flat_theirs.get(name)
         if one != other:
             raise UsageError(
-                f"--baseline {path} was measured in another way: {name} is {other!r} there and {one!r} here; "
+                f"--baseline {path} was measured differently: {name} is {other!r} there and {one!r} here; "
                 "numbers of different protocols cannot be compared."
             )
 

@@ -107,7 +107,7 @@ class StatisticsReference:
         return name
 
     def check(self, images: GeneratedImages, extractors: Sequence[Extractor], metrics: Sequence[str]) -> list[str]:
-        """Refuse statistics that were made in another way, or lack what a metric needs."""
+        """Refuse statistics that were made differently, or lack what a metric needs."""
         theirs = self.statistics.provenance
         if self._split not in (None, theirs.get("split")) and theirs:
             raise UsageError(f"{self.path} is of the split {theirs.get('split')!r}, not {self._split!r}.")
@@ -132,7 +132,7 @@ def open_reference(config: FeatureSettings, size: int) -> DatasetReference | Sta
 
 
 def _crop_warnings(trained: str | None, provenance: dict[str, Any]) -> list[str]:
-    """A warning if a model was trained on pictures prepared in another way than the reference's."""
+    """A warning if a model was trained on pictures that were prepared differently from the reference's."""
     preset = provenance.get("preset")
     if trained is None or preset in (None, "none", trained):
         return []

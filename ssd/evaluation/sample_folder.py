@@ -52,7 +52,7 @@ class SampleFolder:
         Raises
         ------
         UsageError
-            When the folder holds images drawn in another way.
+            When the folder holds images drawn differently.
         """
         path = self.path / SETTINGS_FILE
         before = _read_json(path) if path.is_file() else provenance

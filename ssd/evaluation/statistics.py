@@ -57,11 +57,6 @@ class FeatureStatistics:
             _add_exactly(self._sums, slice(1 + rows.start, 1 + rows.stop), batch[:, rows].T @ batch)
         self.count += len(batch)
 
-    def merge(self, other: FeatureStatistics) -> None:
-        """Add the features that another object has seen."""
-        if other.count:
-            self.add_sums(other.count, other.sums)
-
     def add_sums(self, count: int, sums: np.ndarray) -> None:
         """Add the `sums` of an object that has seen `count` features; it may be in another process."""
         if self._sums is None:
