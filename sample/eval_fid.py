@@ -66,11 +66,9 @@ def read_settings(arguments: Sequence[str] | None = None) -> EvalConfig | StatsC
     parser.add_class_arguments(EvalConfig)
     stats = CommandParser(description=make_statistics.__doc__, renamed={**RENAMED, "size": "res"})
     stats.add_class_arguments(StatsConfig)
-    about = "Measure a data set once, for many evaluations."
-    parser.add_subcommands(required=False).add_subcommand("stats", stats, help=about)
-    settings = parser.parse_args(arguments).as_dict()
-    of_stats = settings.pop("stats", None)
-    return StatsConfig(**of_stats) if settings.pop("subcommand") else EvalConfig(**settings)
+    parser.add_subcommand("stats", stats)
+    settings = parser.parse_args(arguments)
+    return StatsConfig(**settings.stats.as_dict()) if "stats" in settings else EvalConfig(**settings.as_dict())
 
 
 def evaluate(config: EvalConfig) -> None:
@@ -85,17 +83,17 @@ def evaluate(config: EvalConfig) -> None:
     check_baseline(config, baseline, protocol, complete=False)  # what is known already: hours may follow
     warn(warnings, state.is_main_process)
 
-    keep_pixels = config.ref == "digits"  # the classifier of digits looks at them
-    generated = images.measure(measurer, MeasurePlan.of_generated(config.keep_features, keep_pixels))
+    kept, patches, is_digits = config.keep_features, "swd" in config.metric_names, config.ref == "digits"
+    generated = images.measure(measurer, MeasurePlan.of_generated(kept, patches, keep_pixels=is_digits))
     full = generated[images.size]
-    real = reference.measure(measurer, MeasurePlan.of_reference(config.keep_features), full.first[:QUERIES])
+    real = reference.measure(measurer, MeasurePlan.of_reference(kept, patches), full.first[:QUERIES])
     levels = measure_levels(images, reference, generated, measurer)
     if not state.is_main_process:
         return
 
     labels = [extractor.label for extractor in measurer.extractors]
     metrics = all_metrics(config.metric_names, labels, real, full, levels, config.seed)
-    if config.ref == "digits":
+    if is_digits:
         metrics |= digit_recognition([full.images])
     warn(count_warnings(full))
     protocol = protocol_of(config, images, {**reference.provenance, **real.provenance}, measurer.extractors)

@@ -48,14 +48,14 @@ class MeasurePlan:
     keep_pixels: bool = False
 
     @classmethod
-    def of_generated(cls, num_kept: int, keep_pixels: bool = False) -> MeasurePlan:
-        """What a report needs of generated images."""
-        return cls(num_kept, PATCHED_IMAGES, SHOWN_IMAGES, keep_pixels)
+    def of_generated(cls, num_kept: int, patches: bool = True, keep_pixels: bool = False) -> MeasurePlan:
+        """What a report needs of generated images; `patches` are for the sliced Wasserstein distance."""
+        return cls(num_kept, PATCHED_IMAGES if patches else 0, SHOWN_IMAGES, keep_pixels)
 
     @classmethod
-    def of_reference(cls, num_kept: int) -> MeasurePlan:
-        """What a report needs of the reference."""
-        return cls(num_kept, PATCHED_IMAGES)
+    def of_reference(cls, num_kept: int, patches: bool = True) -> MeasurePlan:
+        """What a report or a file of statistics needs of the reference."""
+        return cls(num_kept, PATCHED_IMAGES if patches else 0)
 
     def kept(self, count: int) -> np.ndarray:
         """Numbers of those of `count` images whose features are kept, ascending; the same for every run."""

@@ -193,7 +193,9 @@ def test_stream_and_batch_size_change_no_pixel(evaluated, everything, tmp_path, 
 
 def test_without_out_the_model_folder_gets_the_numbers(tmp_path, run_command) -> None:
     model = save_model(tmp_path / "m")
-    done = run_command(EVAL, "--model", model, "--ref", "digits", "--features", "pixels", "--num", "10", *QUICK)
+    done = run_command(
+        EVAL, "--model", model, "--ref", "digits", "--features", "pixels", "--num", "10", *QUICK, "--metrics", "fid"
+    )
     assert done.code == 0, done.err
     metrics = json.loads((model / "metrics.json").read_text())["metrics"]
     assert {"frechet_distance_pixels", "mean_top_probability", "digit_shares"} <= set(metrics)
@@ -358,6 +360,26 @@ def test_several_extractors_have_tables_of_their_own(folder, reference, tmp_path
     assert "module" not in next(table for table in tables if table.startswith("Features: pixels"))
 
 
+def test_help_of_both_forms(run_command) -> None:
+    whole, stats = run_command(EVAL, "--help"), run_command(EVAL, "stats", "--help")
+    assert (whole.code, stats.code) == (0, 0)
+    assert all(part in whole.out for part in ("--model MODEL", "--keep_features", "Subcommands", f"{EVAL} --model"))
+    assert all(part in stats.out for part in ("--res RES", "--crop_preset", f"{EVAL} stats --ref"))
+    assert "--model MODEL" not in stats.out
+
+
+def test_earlier_names_of_flags(folder, reference, tmp_path, run_command) -> None:
+    flags = ["--ref", reference, "--preset", "adm", "--keep", "5", "--features", "pixels", "--out"]
+    done = run_command(EVAL, "--images", folder, "--metrics", "fid", *flags, tmp_path / "x")
+    assert done.code == 0, done.err
+    settings = read_report(tmp_path / "x")["settings"]
+    assert (settings["crop_preset"], settings["keep_features"]) == ("adm", 5)
+    done = run_command(EVAL, "stats", *flags, tmp_path / "x.npz", "--size", "8", "--bf16", "false")
+    assert done.code == 0, done.err
+    assert [line for line in done.err.splitlines() if "size" in line] == ["note: --size is now called --res."]
+    assert load_statistics(tmp_path / "x.npz").kept.shape == (5, 192)
+
+
 BAD_SETTINGS = {
     "nothing to measure": (["--ref", "digits"], ["--model FOLDER", "--images FOLDER"]),
     "two things": (["--ref", "digits", "--model", "a", "--images", "b"], ["one of --model"]),
@@ -372,6 +394,17 @@ BAD_SETTINGS = {
         ["one extractor"],
     ),
     "stats without suffix": (["stats", "--ref", "digits", "--res", "8", "--out", "x"], [".npz"]),
+    "stats with a wrong flag": (
+        ["stats", "--ref", "digits", "--res", "8", "--out", "x.npz", "--feature", "pixels"],
+        ["--feature pixels", "Did you mean 'features'?"],
+    ),
+    "a wrong flag": (["--ref", "digits", "--imags", "x"], ["--imags x", "Did you mean 'images'?"]),
+    "a wrong subcommand": (["statistics", "--ref", "digits"], ["statistics", "Did you mean 'stats'?"]),
+    "a subcommand that is not the first word": (
+        ["--device", "cpu", "stats", "--ref", "digits"],
+        ["unrecognized", "stats"],
+    ),
+    "no reference": (["--model", "x"], ["are required: ref."]),
     "stats of stats": (["stats", "--ref", "a.npz", "--res", "8", "--out", "x.npz"], ["a data set"]),
 }
 
