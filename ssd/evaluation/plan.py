@@ -39,7 +39,7 @@ class MeasurePlan:
     Examples
     --------
     >>> MeasurePlan(num_kept=3).kept(1000)
-    array([ 66, 123, 678])
+    array([337, 464, 600])
     """
 
     num_kept: int = 0
