@@ -1,7 +1,7 @@
-"""Images per second of the data loader: from JPEG originals, prepared PNGs and the packed form, by worker processes.
+"""Images per second of the data loader: from JPEG originals and from a prepared copy, by worker processes.
 
 python benchmarks/loader.py
-python benchmarks/loader.py --size 128 --workers '[0, 4, 8]' --repeats 5
+python benchmarks/loader.py --res 128 --workers '[0, 4, 8]' --repeats 5
 python benchmarks/loader.py --data celeba:/data/celeba
 """
 
@@ -17,11 +17,11 @@ from typing import cast
 
 import numpy as np
 import torch
+from measuring import read_settings, seconds
 from PIL import Image
 from torch.utils.data import DataLoader, RandomSampler, default_collate
 
 from ssd.commands.errors import exit_on_usage_error
-from ssd.commands.parser import CommandParser
 from ssd.data import open_dataset
 from ssd.data.dataset import PixelDataset
 from ssd.data.prepared.copying import write_copy
@@ -35,35 +35,33 @@ class LoaderBenchmark:
     Parameters
     ----------
     data : str, optional
-        Originals to measure with. Default: made-up JPEGs of CelebA's 178 x 218 pixels with the spectrum of photographs.
-    size : int
-        Side of the images in pixels.
+        The originals. By default JPEGs of CelebA's 178 x 218 pixels are made up, with the spectrum of photographs.
+    res : int
+        The side of the images in pixels.
     num_images : int
-        How many pictures to make up.
+        How many pictures are made up.
     batch_size : int
-        Images per batch.
+        The number of images per batch.
     workers : list of int
-        Numbers of worker processes to try.
-    seconds : float
-        Length of one measurement.
+        The numbers of worker processes to try.
+    duration : float
+        The length of one measurement in seconds.
     repeats : int
-        Measurements of each kind, taken in turn; the best is reported, since other work on the machine only slows down.
+        The number of measurements of each kind, taken in turn. The best one counts, since other work only slows down.
     """
 
     data: str | None = None
-    size: int = 64
+    res: int = 64
     num_images: int = 2000
     batch_size: int = 64
     workers: list[int] = field(default_factory=lambda: [0, 1, 2])
-    seconds: float = 2.0
+    duration: float = 2.0
     repeats: int = 3
 
 
 def main() -> None:
     with exit_on_usage_error(ValueError):
-        parser = CommandParser(description=__doc__)
-        parser.add_class_arguments(LoaderBenchmark)
-        settings = LoaderBenchmark(**parser.parse_args().as_dict())
+        settings = read_settings(LoaderBenchmark, __doc__)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, exit_on_usage_error():
         datasets = make_datasets(settings, Path(folder))
@@ -78,19 +76,17 @@ def main() -> None:
 
 
 def make_datasets(settings: LoaderBenchmark, folder: Path) -> dict[str, PixelDataset]:
-    """The same images as originals, prepared PNGs and packed."""
+    """The same images as originals and as a prepared copy."""
     spec = settings.data
     if spec is None:
         (folder / "jpeg").mkdir()
         for index in range(settings.num_images):
             photograph(index).save(folder / "jpeg" / f"{index:06d}.jpg", quality=90)
         spec = f"folder:{folder / 'jpeg'}"
-    originals = cast(PixelDataset, open_dataset(spec, settings.size))
-    datasets = {"originals": originals}
-    for image_format in ("png", "packed"):
-        write_copy(originals, folder / image_format, image_format, workers=2)
-        datasets[image_format] = cast(PixelDataset, open_dataset(f"prepared:{folder / image_format}", settings.size))
-    return datasets
+    originals = cast(PixelDataset, open_dataset(spec, settings.res))
+    write_copy(originals, folder / "copy", workers=2)
+    copy = cast(PixelDataset, open_dataset(f"prepared:{folder / 'copy'}", settings.res))
+    return {"originals": originals, "prepared": copy}
 
 
 def photograph(seed: int) -> Image.Image:
@@ -126,7 +122,7 @@ def rate(dataset: PixelDataset, workers: int, settings: LoaderBenchmark) -> floa
     for _ in range(2 * workers + 1):
         next(batches)["image"].sum()
     images, start = 0, time.perf_counter()
-    while time.perf_counter() - start < settings.seconds:
+    while time.perf_counter() - start < settings.duration:
         images += len(next(batches)["image"].sum((1, 2, 3)))
     return images / (time.perf_counter() - start)
 
@@ -135,10 +131,10 @@ def stages_of(
     datasets: dict[str, PixelDataset], settings: LoaderBenchmark
 ) -> dict[str, tuple[Callable[[], object], int]]:
     """What one image goes through: the work, and for how many images it is."""
-    indices = [int(index) for index in np.random.default_rng(0).permutation(len(datasets["png"]))[:128]]
+    indices = [int(index) for index in np.random.default_rng(0).permutation(len(datasets["originals"]))[:128]]
     batch = indices[: settings.batch_size]
-    pixels = np.stack([datasets["packed"].pixels(index) for index in batch])
-    items = datasets["packed"].__getitems__(batch)
+    pixels = np.stack([datasets["prepared"].pixels(index) for index in batch])
+    items = datasets["prepared"].__getitems__(batch)
     return {
         **{
             f"pixels from {form}": (partial(read_all, dataset, indices), len(indices))
@@ -152,12 +148,6 @@ def stages_of(
 def read_all(dataset: PixelDataset, indices: list[int]) -> None:
     for index in indices:
         dataset.pixels(index)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

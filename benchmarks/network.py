@@ -203,7 +203,7 @@ def route_seconds(
     """Median seconds of a route without gradients."""
     x, t = torch.randn(settings.batch_size, 3, *size, device=DEVICE), torch.tensor([500], device=DEVICE)
     with torch.no_grad():
-        return median_seconds(lambda: unet(x, t, output_size), settings.pairs)
+        return median_seconds(lambda: unet(x, t, output_size=output_size), settings.pairs)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Training time of the presets with several levels against the same network with one.
 
 python benchmarks/presets.py
-python benchmarks/presets.py --batch_size 32 --bf16 true --compile true      # on a GPU
+python benchmarks/presets.py --batch_size 32 --bf16 --compile      # on a GPU
 
 Seconds per image are averaged over timesteps as training draws them: every route is timed by itself and weighted with
 its number of timesteps. Ratios of the paper (arXiv:2603.08709) are of its hours of training.
@@ -99,7 +99,7 @@ def step_seconds(unet: FlexiUNet2DModel, route: tuple[Size, Size], settings: Pre
     def run() -> None:
         unet.zero_grad(set_to_none=True)
         with torch.autocast(DEVICE, torch.bfloat16, enabled=settings.bf16):
-            prediction = unet(x, t, route[1]).sample
+            prediction = unet(x, t, output_size=route[1]).sample
         prediction.float().square().mean().backward()
 
     return median_seconds(run, settings.repeats)

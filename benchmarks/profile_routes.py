@@ -84,7 +84,7 @@ def measure(settings: ProfileBenchmark) -> list[RouteProfile]:
 
         def forward(x: torch.Tensor = x, t: torch.Tensor = t, output_size: int = output_size) -> None:
             with torch.inference_mode():
-                unet(x, t, output_size)
+                unet(x, t, output_size=output_size)
 
         name = f"{size}" if size == output_size else f"{size} -> {output_size}"
         profiles.append(profile_call(f"sampling, {name}", forward, cost, settings.repeats))

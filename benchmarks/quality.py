@@ -30,9 +30,9 @@ from ssd.evaluation.features.extractors import pixel_features
 from ssd.process.losses import min_snr_loss, training_pair
 from ssd.sampling.many_images import SamplingSettings, generate
 from ssd.sampling.pictures import image_grid, to_uint8
-from ssd.seeding import numpy_generator, torch_generator
+from ssd.seeding import numpy_generator, random_words, torch_generator, uniform
 from ssd.training.ema import EmaNetworks
-from ssd.training.routes import RouteSampler
+from ssd.training.routes import BatchRoutes
 
 METRICS = {"frechet": "Frechet distance of 8 x 8 pixels", "swd": "sliced Wasserstein distance"}
 
@@ -102,7 +102,7 @@ def main() -> None:
 
 def measure(settings: QualityBenchmark) -> tuple[list[Point], list[Run]]:
     dataset = open_dataset(settings.data, settings.res)
-    count: int = dataset.provenance["count"]  # type: ignore[attr-defined]
+    count: int = dataset.provenance["count"]
     images = torch.stack([torch.as_tensor(dataset[index]["image"]) for index in range(count)])
     reference = Pictures(images)
     torch.manual_seed(settings.seed)
@@ -149,7 +149,7 @@ class Run:
         self._scheduler = SSDScheduler(sample_size=settings.res, num_levels=levels)
         self._optimizer = torch.optim.AdamW(unet.parameters(), settings.learning_rate, weight_decay=0.0)
         self._ema = EmaNetworks(self._unet, [0.995], torch.device(DEVICE))
-        self._routes = RouteSampler(self._scheduler.process.resolution, settings.seed, settings.transition_probability)
+        self._routes = BatchRoutes(self._scheduler.process.resolution, settings.seed, settings.transition_probability)
 
     def train_until(self, seconds: float) -> None:
         """Train until the time spent in training is `seconds`."""
@@ -170,15 +170,15 @@ class Run:
         route = self._routes.route(self.step)
         numbers = range(self.step * batch_size, (self.step + 1) * batch_size)
         x_0 = self._images[numpy_generator(seed, "images", self.step).integers(len(self._images), size=batch_size)]
-        t = self._routes.timesteps(route, numbers)
+        t = self._routes.timesteps(route, uniform(random_words(seed, "image", numbers)[:, 0]))
         noise = torch.randn(batch_size, 3, *process.size(t), generator=torch_generator(seed, "noise", self.step))
         x_t, target = training_pair(process, x_0, t, noise.to(DEVICE))
-        prediction = self._unet(x_t, t.to(DEVICE), route.output_size).sample
+        prediction = self._unet(x_t, t.to(DEVICE), output_size=route.output_size).sample
         loss = route.weight * min_snr_loss(process, prediction, target, t).mean()
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
-        self._ema.update(self._unet)
+        self._ema.update(self._unet.parameters())
         self.step += 1
 
 

@@ -74,14 +74,16 @@ def against_network(pipeline: SSDPipeline, settings: SamplerBenchmark) -> Row:
         pipeline(settings.batch_size, num_inference_steps=settings.steps, output_type="pt")
 
     calls = []
-    recorder = pipeline.unet.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
+    recorder = pipeline.unet.register_forward_pre_hook(
+        lambda module, inputs, named: calls.append((inputs, named)), with_kwargs=True
+    )
     whole()
     recorder.remove()
 
     @torch.inference_mode()
     def network() -> None:
-        for inputs in calls:
-            pipeline.unet(*inputs)
+        for inputs, named in calls:
+            pipeline.unet(*inputs, **named)
 
     ratio, one, other = paired(whole, network, settings.pairs)
     what = (

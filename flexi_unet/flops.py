@@ -1,4 +1,4 @@
-"""Cost of a route, counted by PyTorch without computing anything."""
+"""The cost of a route, counted by PyTorch without computing anything."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def count_gflops(unet: FlexiUNet2DModel, input_size: Size, output_size: Size) ->
         sample = torch.empty(1, twin.config.in_channels, *input_size)
         labels = torch.zeros(1, dtype=torch.int64) if twin.config.num_class_embeds else None
         with FlopCounterMode(display=False) as counter:
-            twin(sample, torch.zeros(1), output_size, labels)
+            twin(sample, torch.zeros(1), labels, output_size=output_size)
     return counter.get_total_flops() / 1e9

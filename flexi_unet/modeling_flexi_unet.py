@@ -33,9 +33,9 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
     sample_size : int or (height, width)
         The full resolution in pixels; each side divisible by 2^(number of stages - 1).
     in_channels, out_channels : int
-        Image channels.
+        The channels of x_t and of the prediction.
     block_out_channels : sequence of int
-        Width of every stage, fine to coarse; each divisible by `norm_num_groups`, and by
+        The width of every stage, fine to coarse; each divisible by `norm_num_groups`, and by
         `num_attention_heads` where the stage has attention.
     layers_per_block : int or sequence of int
         Residual blocks of an encoder stage (a decoder stage has one more): one number, or one per stage, fine
@@ -43,15 +43,15 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
     attention_resolutions : sequence of int
         Stages whose shorter side is in this list have attention; the middle always has.
     num_attention_heads, norm_num_groups : int
+        Heads of every attention, and groups of every group norm.
     dropout : float
-        In [0, 1), inside residual blocks.
+        The dropout inside residual blocks, in [0, 1).
     num_class_embeds : int, optional
-        Number of class embeddings, for class-conditional models. Classifier-free guidance uses the last one
-        as "no class".
+        The number of class embeddings, for class-conditional models. The last one means "no class".
     decoder_exit : {"early", "full"}
         Whether the exit stage leaves its last residual block out (as published) or runs it; see `routing`.
     time_embed_channels : int, optional
-        Width of the sinusoidal time embedding; default block_out_channels[0]. Published networks whose
+        The width of the sinusoidal time embedding; default block_out_channels[0]. Published networks whose
         finest stage is narrower than their base width need it.
 
     Examples
@@ -147,7 +147,7 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         """Load a saved network (see diffusers' `ModelMixin`), with its weights where arithmetic is reproducible.
 
         safetensors maps tensors at any offset of the file, and on unaligned memory the CPU's vector kernels round
-        otherwise: without the copy a loaded network would give other last digits than the one that was saved.
+        differently: without the copy a loaded network would give other last digits than the one that was saved.
         """
         result = super().from_pretrained(*args, **kwargs)
         model = result[0] if isinstance(result, tuple) else result
@@ -166,9 +166,10 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         self,
         sample: torch.Tensor,
         timestep: torch.Tensor | float,
-        output_size: int | Sequence[int] | None = None,
         class_labels: torch.Tensor | None = None,
         return_dict: bool = True,
+        *,
+        output_size: int | Sequence[int] | None = None,
     ) -> UNet2DOutput | tuple[torch.Tensor]:
         """Predict the clean image at the next resolution.
 
@@ -177,12 +178,19 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         sample : torch.Tensor
             x_t, shape (B, C, H, W); (H, W) is the size of a stage.
         timestep : int, float or tensor of shape (), (1,) or (B,)
-        output_size : int or (height, width), optional
-            Size of a stage, no smaller than the input; default the input's size.
         class_labels : torch.Tensor, optional
             Shape (B,), integers; needed exactly when the model has class embeddings.
         return_dict : bool
-            Return a `UNet2DOutput` rather than a tuple.
+            Whether to return a `UNet2DOutput` rather than a tuple.
+        output_size : int or (height, width), optional
+            The size of a stage, no smaller than the input; default the input's size. By name only: what stands before
+            it has the order of diffusers' `UNet2DModel`.
+
+        Raises
+        ------
+        ValueError
+            For sizes that belong to no stage, an output smaller than the input, or class labels that are missing or
+            not understood.
 
         Returns
         -------
@@ -214,7 +222,7 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
     def _embed(
         self, timestep: torch.Tensor | float, class_labels: torch.Tensor | None, device: torch.device
     ) -> torch.Tensor:
-        """Time (and class) embedding: (B, E), or (1, E) when one timestep serves the whole batch."""
+        """The time (and class) embedding: (B, E), or (1, E) when one timestep serves the whole batch."""
         t = torch.as_tensor(timestep, device=device).reshape(-1)
         temb = self.time_embedding(self.time_proj(t).to(self.dtype))
         if (self.class_embedding is None) != (class_labels is None):

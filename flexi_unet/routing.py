@@ -18,8 +18,8 @@ DECODER_EXITS = ("early", "full")
 
 
 @dataclass(frozen=True)
-class DecoderStage:
-    """What one decoder stage does on a route.
+class DecoderStep:
+    """What one stage of the decoder does on a route.
 
     Attributes
     ----------
@@ -49,23 +49,18 @@ class Route:
         The input is first upsampled (bilinear) to this size.
     encoder : tuple of int
         Encoder stages in the order in which they run: entry stage, .., coarsest.
-    decoder : tuple of DecoderStage
-        Decoder stages in the order in which they run: coarsest, .., exit stage.
+    decoder : tuple of DecoderStep
+        The decoder's part, in the order in which they run: coarsest, .., exit stage.
     """
 
     upsample_to: Size | None
     encoder: tuple[int, ...]
-    decoder: tuple[DecoderStage, ...]
+    decoder: tuple[DecoderStep, ...]
 
     @property
     def entry_stage(self) -> int:
         """The stage at which the input enters."""
         return self.encoder[0]
-
-    @property
-    def exit_stage(self) -> int:
-        """The stage at which the output leaves."""
-        return self.decoder[-1].stage
 
 
 def stage_sizes(sample_size: int | Sequence[int], num_stages: int) -> list[Size]:
@@ -142,5 +137,5 @@ def plan_route(
             num_skips = num_blocks
         else:  # as published, the last block of the entry stage gets zeros although the entry feature fits
             num_skips = num_layers
-        decoder.append(DecoderStage(stage, num_blocks, num_skips, upsample=not leaves_here))
+        decoder.append(DecoderStep(stage, num_blocks, num_skips, upsample=not leaves_here))
     return Route(upsample_to, tuple(range(entry, len(sizes))), tuple(decoder))

@@ -3,7 +3,7 @@
     python sample/sample_ssd.py --model runs/digits --num 64 --seed 0 --grid grid.png --animation coarse_to_fine.gif
     python sample/sample_ssd.py --model runs/digits --num 1000 --out samples/      # one PNG per image
 
-Image i depends on the seed and on i alone: the batch size changes nothing but speed and memory.
+Image i depends on the seed and on i alone: the batch size changes speed and memory, and nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from PIL import Image
 
 from ssd import SSDPipeline
 from ssd.commands.errors import UsageError, exit_on_usage_error
+from ssd.commands.files import whole_file
 from ssd.commands.output_paths import check_output_file, check_output_folder
 from ssd.commands.parser import CommandParser
 from ssd.publishing.saving import load_pipeline
@@ -24,6 +25,7 @@ from ssd.sampling.many_images import SamplingSettings, generate
 from ssd.sampling.pictures import CoarseToFineRecorder, image_grid, to_uint8
 
 ANIMATED_IMAGES = 9
+MAX_GRID_IMAGES = 1024
 ANIMATION_FRAMES = 40
 
 
@@ -34,20 +36,21 @@ class SampleConfig(SamplingSettings):
     Parameters
     ----------
     model : str
-        Folder of a pipeline, such as a training run's --out.
+        The folder of a pipeline, such as a training run's --out.
     num : int
-        Number of images.
+        The number of images.
     grid : str, optional
-        Write a PNG with all images (at most the first 1024).
+        Write a PNG file with all images (at most the first 1024).
     animation : str, optional
-        Write a GIF of the first 9 images growing level by level: x_t beside the prediction of x_0.
+        Write a GIF file of the first 9 images growing level by level: x_t beside the prediction of x_0.
     out : str, optional
-        Write every image as a PNG into this folder, named by its number.
+        Write every image as a PNG file into this folder, named by its number.
     batch_size : int, optional
-        Images per network call at full resolution; on an accelerator coarser levels take four times as many per
-        halving. Default: 2^16 pixels on a CPU, 2^19 on an accelerator. Changes speed and memory, not the images.
+        The number of images per network call at full resolution; on an accelerator coarser levels take four times as
+        many per halving. The default is 2^16 pixels on a CPU and 2^19 on an accelerator. It changes speed and memory,
+        not the images.
     device : str, optional
-        cpu, cuda, ..; default: the accelerator if there is one.
+        The device: cpu, cuda, and so on. The default is the accelerator if there is one, else the CPU.
     """
 
     model: str
@@ -99,27 +102,26 @@ def sample(config: SampleConfig, pipeline: SSDPipeline) -> list[str]:
     for indices, images in generate(pipeline, range(config.num), config, config.batch_size, recorder):
         if config.out:
             save_pngs(images, indices, Path(config.out))
-        if config.grid and indices[0] < 1024:
+        if config.grid and indices[0] < MAX_GRID_IMAGES:
             kept.append(images.cpu())
 
     written = [f"{config.num} images to {config.out}"] if config.out else []
     if config.grid:
-        grid = Path(config.grid)
-        grid.parent.mkdir(parents=True, exist_ok=True)
-        image_grid(torch.cat(kept)[:1024]).save(grid)
+        with whole_file(Path(config.grid)) as temporary:
+            image_grid(torch.cat(kept)[:MAX_GRID_IMAGES]).save(temporary)
         written.append(config.grid)
     if config.animation and recorder is not None:
-        Path(config.animation).parent.mkdir(parents=True, exist_ok=True)
-        recorder.save(Path(config.animation))
+        with whole_file(Path(config.animation)) as temporary:
+            recorder.save(temporary)
         written.append(config.animation)
     return written
 
 
 def save_pngs(images: torch.Tensor, indices: Sequence[int], folder: Path) -> None:
     """Write (B, 3, H, W) images in [-1, 1] as 8-bit PNG files named by their numbers."""
-    folder.mkdir(parents=True, exist_ok=True)
     for index, pixels in zip(indices, to_uint8(images)):
-        Image.fromarray(pixels).save(folder / f"{index:06d}.png")
+        with whole_file(folder / f"{index:06d}.png") as temporary:
+            Image.fromarray(pixels).save(temporary)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-import diffusers
-
 if TYPE_CHECKING:
     from .pipeline_ssd import SSDPipeline
     from .process.scale_space import ScaleSpaceProcess
@@ -24,13 +22,3 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
     return globals()[name]
-
-
-def _pipeline_for_diffusers(name: str) -> Any:
-    if name != "SSDPipeline":
-        raise AttributeError(f"module 'diffusers' has no attribute {name!r}")
-    return __getattr__(name)
-
-
-# `DiffusionPipeline.from_pretrained` looks pipeline classes up by name inside diffusers: let it find ours there.
-diffusers.__getattr__ = _pipeline_for_diffusers

@@ -5,21 +5,25 @@ Shape letters: B batch, C channels, H W full resolution, h w the size of the cur
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
-from diffusers.utils.torch_utils import randn_tensor
 
 # Imported by their modules' names, which `from_pretrained` resolves when it reads model_index.json.
 from flexi_unet.modeling_flexi_unet import FlexiUNet2DModel
 
+from .operators.placing import to_device
+from .pipelines.groups import images_per_call, predict_in_groups
+from .pipelines.guidance import GuidedNetwork, check_labels
+from .pipelines.initial_state import Generators, check_generators, initial_state
 from .scheduling_ssd import SSDScheduler
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+DEFAULT_STEPS = 100
 
 
 class SSDPipeline(DiffusionPipeline):
@@ -27,9 +31,22 @@ class SSDPipeline(DiffusionPipeline):
 
     Parameters
     ----------
-    unet : FlexiUNet2DModel
+    unet : FlexiUNet2DModel or UNet2DModel
+        A `UNet2DModel` cannot enlarge an image, so it needs a scheduler of one level.
     scheduler : SSDScheduler
         Its `sample_size` must be the network's, and its levels among the network's stages.
+
+    Attributes
+    ----------
+    image_processor : VaeImageProcessor
+        Turns tensors in [-1, 1] into the output types.
+
+    Raises
+    ------
+    TypeError
+        When the scheduler is not an SSDScheduler.
+    ValueError
+        When the network and the scheduler do not fit.
 
     Examples
     --------
@@ -42,36 +59,44 @@ class SSDPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "unet"
     _callback_tensor_inputs = ["latents", "pred_original_sample"]  # noqa: RUF012 (diffusers reads a list)
+    _num_timesteps: int | None = None
+    _interrupt = False
 
-    def __init__(self, unet: FlexiUNet2DModel, scheduler: SSDScheduler) -> None:
+    def __init__(self, unet: FlexiUNet2DModel | UNet2DModel, scheduler: SSDScheduler) -> None:
         super().__init__()
-        if not isinstance(scheduler, SSDScheduler):
-            raise TypeError(f"SSDPipeline needs an SSDScheduler, got {type(scheduler).__name__}, which never resizes.")
-        sizes = getattr(unet, "stage_sizes", None)
-        if sizes is not None and scheduler.resolutions != sizes[: len(scheduler.resolutions)]:
-            raise ValueError(
-                f"The scheduler's levels {scheduler.resolutions} are not the network's finest stages {sizes}."
-            )
+        _check_components(unet, scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=1)
 
     @property
-    def num_timesteps(self) -> int:
-        """Number of steps of the last call."""
+    def num_timesteps(self) -> int | None:
+        """The number of steps of the last call; None before the first."""
         return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the last call was told to stop: a callback sets `pipeline._interrupt = True`, as in diffusers.
+
+        The remaining steps are then skipped, and the state x_s is returned as it is: noisy, and at the size of its
+        level. With the remaining timesteps it can be continued:
+        `pipeline(timesteps=rest, latents=state, ..)`, where `state` was returned with `output_type="latent"`.
+        """
+        return self._interrupt
 
     @torch.no_grad()
     def __call__(
         self,
         batch_size: int = 1,
+        *,
         num_inference_steps: int | None = None,
         eta: float = 1.0,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generators = None,
         latents: torch.Tensor | None = None,
         class_labels: Sequence[int] | torch.Tensor | None = None,
         guidance_scale: float = 1.0,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
+        callback_on_step_end: Callable[..., dict[str, Any] | None] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         timesteps: Sequence[int] | None = None,
         max_batch_size_per_level: int | Sequence[int] | None = None,
@@ -81,27 +106,28 @@ class SSDPipeline(DiffusionPipeline):
         Parameters
         ----------
         batch_size : int
-            B.
+            B, the number of images; the other arguments are given by name.
         num_inference_steps : int, optional
-            Number of steps, default 100; at least the number of levels.
+            The number of steps, default 100; at least the number of levels.
         eta : float
             In [0, 1]: 1 is ancestral sampling, 0 DDIM's deterministic step within a level.
         generator : optional
-            One generator, or a list of B: then every image depends on its own generator alone.
+            One generator, or a list or tuple of B: then every image depends on its own generator alone.
         latents : torch.Tensor, optional
-            Starting noise x_t at the first timestep, (B, C, h, w) of the coarsest level.
+            The state x_t at the first timestep, (B, C, h, w), instead of noise.
         class_labels : optional
-            B integers, for class-conditional models.
+            B integers, for class-conditional models. The last class embedding stands for "no class": it is accepted,
+            and samples without a class.
         guidance_scale : float
             Classifier-free guidance: unconditional + scale * (conditional - unconditional); 1 is off.
-            The model's last class embedding stands for "no class".
         output_type : {"pil", "np", "pt", "latent"}
             PIL images; float arrays (B, H, W, C) in [0, 1]; tensors (B, C, H, W) in [0, 1]; tensors as the
             process leaves them, about [-1, 1].
         return_dict : bool
-            Return an `ImagePipelineOutput` rather than a tuple.
+            Whether to return an `ImagePipelineOutput` rather than a tuple.
         callback_on_step_end : callable, optional
-            Called as (pipeline, step index, timestep, tensors) after every step; may return new `latents`.
+            Called as (pipeline, step index, timestep, tensors) after every step. It may return new `latents`, and
+            stop the sampling by `pipeline._interrupt = True`, see `interrupt`.
         callback_on_step_end_tensor_inputs : sequence of str
             Which of "latents" (x_s) and "pred_original_sample" (prediction of D_s x_0) it receives.
         timesteps : sequence of int, optional
@@ -111,31 +137,42 @@ class SSDPipeline(DiffusionPipeline):
             or one number n for the full resolution, and n 4^l at level l, which has as many pixels. Default: the whole
             batch at once. It changes speed and memory, not the images (but for the rounding of last bits, see
             docs/performance.md).
+
+        Returns
+        -------
+        ImagePipelineOutput or tuple
+            `.images` as `output_type` says.
+
+        Raises
+        ------
+        TypeError
+            When `scheduler` was replaced by one of diffusers.
+        ValueError
+            For an argument that does not fit the model, the schedule or the others.
         """
-        labels = self._check_inputs(
-            batch_size,
-            generator,
-            class_labels,
-            guidance_scale,
-            output_type,
-            callback_on_step_end_tensor_inputs,
-        )
-        device = self._execution_device
+        _check_components(self.unet, self.scheduler)
+        self._check_inputs(batch_size, output_type, callback_on_step_end_tensor_inputs)
+        check_generators(generator, batch_size)
+        labels = check_labels(self.unet, class_labels, batch_size, guidance_scale)
+        limits = images_per_call(self.scheduler.resolutions, batch_size, max_batch_size_per_level)
         if timesteps is None and num_inference_steps is None:
-            num_inference_steps = min(100, len(self.scheduler))
+            num_inference_steps = min(DEFAULT_STEPS, len(self.scheduler))
         self.scheduler.set_timesteps(num_inference_steps, timesteps=timesteps)
-        chain = self.scheduler.timesteps.tolist()  # plain integers: no device synchronisation in the loop
-        self._num_timesteps = len(chain)
-        timesteps_on_device = self.scheduler.timesteps.to(device)
-        labels = None if labels is None else labels.to(device)
-        limits = self._images_per_call(batch_size, max_batch_size_per_level)
-        # The state stays in float32 even when the network runs in half precision.
-        latents = self._initial_state(batch_size, chain[0], generator, latents, device)
+        chain = self.scheduler.timesteps.tolist()  # plain integers: the loop never waits for the device
+        self._num_timesteps, self._interrupt = len(chain), False
+
+        device = self._execution_device
+        timesteps_on_device = to_device(self.scheduler.timesteps, device)
+        network = GuidedNetwork(self.unet, None if labels is None else to_device(labels, device), guidance_scale)
+        shape = (batch_size, self.unet.config.in_channels, *self.scheduler.size_at(chain[0]))
+        latents = initial_state(shape, generator, latents, device)
 
         for index, t in enumerate(self.progress_bar(chain)):
+            if self.interrupt:
+                continue
             output_size = self.scheduler.size_at(self.scheduler.previous_timestep(t))
             timestep = timesteps_on_device[index : index + 1]
-            prediction = self._predict(latents, timestep, output_size, labels, guidance_scale, limits[output_size])
+            prediction = predict_in_groups(network, latents, timestep, output_size, limits[output_size])
             latents, pred_original_sample = self.scheduler.step(
                 prediction, t, latents, eta=eta, generator=generator, return_dict=False
             )
@@ -144,120 +181,45 @@ class SSDPipeline(DiffusionPipeline):
                 wanted = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
                 latents = (callback_on_step_end(self, index, t, wanted) or {}).get("latents", latents)
 
-        images = self._postprocess(latents, output_type)
+        images = self.image_processor.postprocess(latents, output_type=output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    def _check_inputs(
-        self,
-        batch_size: int,
-        generator: torch.Generator | list[torch.Generator] | None,
-        class_labels: Sequence[int] | torch.Tensor | None,
-        guidance_scale: float,
-        output_type: str,
-        callback_inputs: Sequence[str],
-    ) -> torch.Tensor | None:
-        """Raise a ValueError for arguments that do not fit; return the labels as a tensor."""
+    def _check_inputs(self, batch_size: int, output_type: str, callback_inputs: Sequence[str]) -> None:
+        """Raise a ValueError for arguments that do not fit."""
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}.")
-        if isinstance(generator, list) and len(generator) != batch_size:
-            raise ValueError(f"Got {len(generator)} generators for {batch_size} images: give one, or one per image.")
         unknown = [name for name in callback_inputs if name not in self._callback_tensor_inputs]
         if unknown:
             allowed = ", ".join(self._callback_tensor_inputs)
             raise ValueError(f"callback_on_step_end_tensor_inputs may hold {allowed}, got {unknown}.")
-        num_classes = self.unet.config.num_class_embeds
-        if class_labels is None:
-            if num_classes:
-                raise ValueError(
-                    f"The model is class-conditional: give {batch_size} class_labels, integers in 0..{num_classes - 1}."
-                )
-            if guidance_scale != 1.0:
-                raise ValueError(f"guidance_scale={guidance_scale} needs a class-conditional model and class_labels.")
-            return None
-        labels = torch.as_tensor(class_labels, dtype=torch.int64)
-        if not num_classes:
-            raise ValueError("This model is unconditional: it takes no class_labels.")
-        if labels.shape != (batch_size,) or int(labels.min()) < 0 or int(labels.max()) >= num_classes:
+
+
+def _check_components(unet: Any, scheduler: Any) -> None:
+    """Raise an error with the way out unless the scheduler is ours and fits the network."""
+    if not isinstance(scheduler, SSDScheduler):
+        raise TypeError(
+            f"SSDPipeline needs an SSDScheduler, got {type(scheduler).__name__}, which never resizes: keep the "
+            "pipeline's own scheduler, and call the pipeline with eta=0 for DDIM's steps or eta=1 for DDPM's."
+        )
+    name, sizes = type(unet).__name__, getattr(unet, "stage_sizes", None)
+    if unet.config.in_channels != unet.config.out_channels:
+        raise ValueError(
+            f"The network predicts {unet.config.out_channels} channels for images of {unet.config.in_channels}: "
+            "SSDPipeline needs one that predicts images, and nothing else."
+        )
+    if sizes is None:
+        if len(scheduler.resolutions) > 1:
             raise ValueError(
-                f"class_labels must be {batch_size} integers in 0..{num_classes - 1}, got {labels.tolist()}."
+                f"A {name} cannot enlarge an image, and this scheduler has {len(scheduler.resolutions)} levels: use a "
+                "FlexiUNet2DModel, or SSDScheduler(num_levels=1)."
             )
-        return labels
-
-    def _initial_state(
-        self,
-        batch_size: int,
-        t: int,
-        generator: torch.Generator | list[torch.Generator] | None,
-        latents: torch.Tensor | None,
-        device: torch.device,
-    ) -> torch.Tensor:
-        shape = (batch_size, self.unet.config.in_channels, *self.scheduler.size_at(t))
-        if latents is None:
-            return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        if tuple(latents.shape) != shape:
-            raise ValueError(
-                f"latents must have the shape of x_t at timestep {t}, {shape}, got {tuple(latents.shape)}."
-            )
-        return latents.to(device, torch.promote_types(latents.dtype, torch.float32))
-
-    def _images_per_call(self, batch_size: int, limit: int | Sequence[int] | None) -> dict[tuple[int, int], int]:
-        """How many images the network takes at once, by the size of its output."""
-        sizes = self.scheduler.resolutions
-        if limit is None:
-            return dict.fromkeys(sizes, batch_size)
-        if isinstance(limit, int):
-            limit = [limit * math.prod(sizes[0]) // math.prod(size) for size in sizes]
-        if len(limit) != len(sizes) or min(limit) < 1:
-            raise ValueError(
-                f"max_batch_size_per_level must be one positive number or {len(sizes)}, one per level, got {limit}."
-            )
-        return dict(zip(sizes, limit))
-
-    def _predict(
-        self,
-        latents: torch.Tensor,
-        timestep: torch.Tensor,
-        output_size: tuple[int, int],
-        labels: torch.Tensor | None,
-        guidance_scale: float,
-        max_batch_size: int,
-    ) -> torch.Tensor:
-        """The network's D_s x_0 for every image, in the dtype of the state."""
-        calls = -(-len(latents) // max_batch_size)
-        groups = zip(latents.tensor_split(calls), [None] * calls if labels is None else labels.tensor_split(calls))
-        predictions = [self._guided(x, timestep, output_size, y, guidance_scale) for x, y in groups]
-        return predictions[0] if calls == 1 else torch.cat(predictions)
-
-    def _guided(
-        self,
-        latents: torch.Tensor,
-        timestep: torch.Tensor,
-        output_size: tuple[int, int],
-        labels: torch.Tensor | None,
-        guidance_scale: float,
-    ) -> torch.Tensor:
-        """One call of the network, or two with classifier-free guidance."""
-        inputs = latents.to(self.unet.dtype)
-
-        def network(class_labels: torch.Tensor | None) -> torch.Tensor:
-            with torch.inference_mode():
-                prediction = self.unet(inputs, timestep, output_size, class_labels, return_dict=False)[0]
-            # A copy is an ordinary tensor, and safe from CUDA graphs, which write the next result into this one.
-            return prediction.to(latents.dtype, copy=True)
-
-        if labels is None or guidance_scale == 1.0:
-            return network(labels)
-        unconditional = network(torch.full_like(labels, self.unet.config.num_class_embeds - 1))
-        return unconditional + guidance_scale * (network(labels) - unconditional)
-
-    def _postprocess(self, latents: torch.Tensor, output_type: str) -> Any:
-        if output_type == "latent":
-            return latents
-        images = (latents / 2 + 0.5).clamp(0, 1)
-        if output_type == "pt":
-            return images
-        array = VaeImageProcessor.pt_to_numpy(images)
-        return array if output_type == "np" else self.numpy_to_pil(array)
+        side = unet.config.sample_size
+        sizes = scheduler.resolutions if side is None else [(side, side) if isinstance(side, int) else tuple(side)]
+    if scheduler.resolutions != sizes[: len(scheduler.resolutions)]:
+        raise ValueError(
+            f"The scheduler's levels {scheduler.resolutions} are not the network's finest stages {sizes}: build it "
+            f"with SSDScheduler(sample_size={sizes[0]}, num_levels=..), at most {len(sizes)} levels."
+        )

@@ -51,27 +51,29 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
     Parameters
     ----------
     num_train_timesteps : int
-        T.
+        T, the number of noisy states.
     beta_start, beta_end : float
-        In (0, 1).
+        The first and the last beta, in (0, 1).
     beta_schedule : {"linear", "scaled_linear", "squaredcos_cap_v2"}
     sample_size : int or (height, width)
-        Full resolution in pixels; each side divisible by 2^(num_levels - 1).
+        The full resolution in pixels; each side divisible by 2^(num_levels - 1).
     num_levels : int
-        Number of resolutions.
+        The number of resolutions.
     resolution_schedule : {"equal", "convex_decay", "sigmoid_like", "tanh_like"}
         See `ssd.process.resolution`.
     resolution_gamma : float
-        Shape of the resolution schedule, positive.
+        The shape of the resolution schedule, positive.
     downsample_kernel : {"bilinear", "area", "bicubic", "lanczos3", "dct"}
+        How images shrink; bilinear, antialiased, is the paper's.
     prediction_type : {"sample"}
         The network predicts the clean image at the next resolution, D_s x_0. Predicting the noise cannot work
         with several levels: where the image grows, x_t and its noise say nothing of the finer details.
     clip_sample : bool
-        Clip the prediction to [-clip_sample_range, clip_sample_range].
+        Whether to clip the prediction to [-clip_sample_range, clip_sample_range].
     clip_sample_range : float
+        The largest absolute value that is left, positive.
     blur_sigma_max : float
-        Width, in pixels of the full resolution, of the Gaussian blur that has accumulated at t = T-1; 0 is no blur.
+        The width, in pixels of the full resolution, of the Gaussian blur that has accumulated at t = T-1; 0 is no blur.
         With `num_levels=1` it gives blurring diffusion with isotropic marginals.
 
     Examples
@@ -108,8 +110,9 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
             )
         if not isinstance(sample_size, int):
             self.register_to_config(sample_size=list(sample_size))  # what JSON gives back
+        self._betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end)
         self.process = ScaleSpaceProcess(
-            NoiseSchedule.from_betas(make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end)),
+            NoiseSchedule.from_betas(self._betas),
             ResolutionSchedule.from_curve(
                 pyramid(sample_size, num_levels), num_train_timesteps, resolution_schedule, resolution_gamma
             ),
@@ -133,9 +136,22 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
         """(height, width) of every level, fine to coarse."""
         return list(self.process.resolution.resolutions)
 
+    @property
+    def betas(self) -> torch.Tensor:
+        """Variances of the one-step transitions: (T,), float32, on the CPU. A copy: changing it changes nothing."""
+        return self._betas.float()
+
+    @property
+    def alphas_cumprod(self) -> torch.Tensor:
+        """a_t^2 for t = 0..T-1: (T,), float32, on the CPU. A copy of `process.noise`, whose tables are float64.
+
+        With it `diffusers.training_utils.compute_snr(scheduler, timesteps)` works.
+        """
+        return self.process.noise.signal[:-1].square().float()
+
     def size_at(self, timestep: int | torch.Tensor) -> Size:
-        """(height, width) of x_t for t = -1..T-1."""
-        return self.process.size(int(timestep))
+        """(height, width) of x_t for t = -1..T-1; a tensor may hold several timesteps of one level."""
+        return self.process.size(timestep if isinstance(timestep, torch.Tensor) else int(timestep))
 
     def previous_timestep(self, timestep: int | torch.Tensor) -> int:
         """The next less noisy timestep s of the chain below `timestep`; -1, the clean image, after the last."""
@@ -173,6 +189,50 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
         """The sample itself: this process needs no input scaling."""
         return sample
 
+    def sample_timesteps(self, batch_size: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Random timesteps for one training batch, which must share the sizes of x_t and of the target.
+
+        t is drawn uniformly. If it is a level change, where the target is larger than x_t, the whole batch uses it;
+        otherwise every image draws its own t among the timesteps of that level that are not a level change. So the
+        marginal of every image's t is uniform (arXiv:2603.08709, section 3).
+
+        Parameters
+        ----------
+        batch_size : int
+            B, at least 1.
+        generator : torch.Generator, optional
+
+        Returns
+        -------
+        torch.Tensor
+            (B,), int64, on the CPU, where `add_noise` and the process read them without waiting for a device.
+
+        Examples
+        --------
+        A training step of your own, with the network's target:
+
+        >>> from ssd.process.losses import min_snr_loss, training_pair
+        >>> scheduler, x_0 = SSDScheduler(sample_size=16, num_levels=2), torch.zeros(4, 3, 16, 16)
+        >>> t = scheduler.sample_timesteps(4, torch.Generator().manual_seed(0))
+        >>> x_t, target = training_pair(scheduler.process, x_0, t, torch.randn(4, 3, *scheduler.size_at(t)))
+        >>> prediction = torch.zeros_like(target)  # network(x_t, t, output_size=target.shape[-2:]).sample
+        >>> min_snr_loss(scheduler.process, prediction, target, t).shape
+        torch.Size([4])
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        device = "cpu" if generator is None else generator.device
+
+        def below(high: int, number: int) -> torch.Tensor:
+            return torch.randint(high, (number,), generator=generator, device=device).cpu()
+
+        schedule = self.process.resolution
+        t = int(below(len(self), 1))
+        if t in schedule.level_changes:
+            return torch.full((batch_size,), t)
+        allowed = torch.tensor(schedule.within_level(schedule.level(t)))
+        return allowed[below(len(allowed), batch_size)]
+
     def add_noise(self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """x_t from clean images.
 
@@ -183,8 +243,18 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
         noise : torch.Tensor
             White noise at the size of x_t, (B, C, h, w).
         timesteps : torch.Tensor
-            Shape (B,), all of one level.
+            Shape (B,), all of one level, as `sample_timesteps` draws them.
+
+        Raises
+        ------
+        ValueError
+            When the timesteps belong to several levels, so that no tensor can hold the x_t.
         """
+        timesteps = timesteps.cpu()  # one wait at most, if they are on a device
+        try:
+            self.process.level(timesteps)
+        except ValueError as error:
+            raise ValueError(f"{error} `scheduler.sample_timesteps(batch_size)` draws timesteps that fit.") from None
         return self.process.marginal_sample(original_samples, timesteps, noise)
 
     def step(
@@ -193,7 +263,7 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
         timestep: int | torch.Tensor,
         sample: torch.Tensor,
         eta: float = 1.0,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         return_dict: bool = True,
     ) -> SSDSchedulerOutput | tuple[torch.Tensor, torch.Tensor]:
         """Draw x_s from x_t and the network's prediction; a pure function of config, timesteps and arguments.
@@ -210,7 +280,7 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
         eta : float
             In [0, 1]: 1 draws from the posterior, 0 is as deterministic as the level change allows.
         generator : optional
-            One generator, or one per image.
+            One generator, or a list or tuple with one per image.
         return_dict : bool
             Return an `SSDSchedulerOutput` rather than (prev_sample, pred_original_sample).
         """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import runpy
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,30 +43,32 @@ class Outcome:
             assert part in lines[0], lines[0]
 
 
-@pytest.fixture
-def run_command(capsys, monkeypatch) -> Callable[..., Outcome]:
+def run_script(script: str, *arguments: str | Path) -> Outcome:
     """Run a script of the project as `python SCRIPT ARGUMENTS`, in this process."""
+    from accelerate.state import AcceleratorState, PartialState
 
-    def run(script: str, *arguments: str | Path) -> Outcome:
-        from accelerate.state import AcceleratorState, PartialState
-
-        AcceleratorState._reset_state(True)
-        PartialState._reset_state()
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        capsys.readouterr()
-        level, threads = logging.getLogger("diffusers").level, torch.get_num_threads()
-        try:
+    AcceleratorState._reset_state(True)
+    PartialState._reset_state()
+    out, err = io.StringIO(), io.StringIO()
+    level, threads, argv = logging.getLogger("diffusers").level, torch.get_num_threads(), sys.argv
+    try:
+        sys.argv = [script, *map(str, arguments)]
+        with redirect_stdout(out), redirect_stderr(err):
             runpy.run_path(str(ROOT / script), run_name="__main__")
-            code = 0
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        finally:
-            torch.set_num_threads(threads)
-            logging.getLogger("diffusers").setLevel(level)
-        captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    finally:
+        sys.argv = argv
+        torch.set_num_threads(threads)
+        logging.getLogger("diffusers").setLevel(level)
+    return Outcome(code, out.getvalue(), err.getvalue())
 
-    return run
+
+@pytest.fixture
+def run_command() -> Callable[..., Outcome]:
+    """`run_script`, for tests."""
+    return run_script
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from ssd.training.config import build_scheduler, build_unet, parse_train_config
 
 from .conftest import ROOT
 
+CODE = sorted(path for room in ("ssd", "flexi_unet", "train", "sample") for path in (ROOT / room).glob("**/*.py"))
+LONGEST_FUNCTION, LONGEST_FILE = 60, 400
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 MATHEMATICS = sorted(path for room in ("operators", "process") for path in (ROOT / "ssd" / room).glob("*.py"))
 NOT_IN_MATHEMATICS = ("logging", "os", "pathlib", "accelerate", "torch.distributed")
@@ -72,6 +74,16 @@ def test_rooms_import_in_no_circle() -> None:
         if file != ROOT / "ssd" / "__init__.py":  # hands out its classes by name
             graph.setdefault(room, set()).update(packages_of_imports(file))
     tuple(TopologicalSorter(graph).static_order())  # raises CycleError with the circle
+
+
+@pytest.mark.parametrize("path", CODE, ids=[str(path.relative_to(ROOT)) for path in CODE])
+def test_functions_and_files_are_short(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= LONGEST_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lines = node.end_lineno - node.lineno + 1 - len((ast.get_docstring(node) or "").splitlines())
+            assert lines <= LONGEST_FUNCTION, node.name
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.name for path in CONFIGS])

@@ -24,6 +24,8 @@ import torch
 from tqdm.auto import tqdm
 
 from ..commands.errors import UsageError, exit_on_usage_error
+from ..commands.files import whole_file
+from ..commands.output_paths import check_output_file
 from ..commands.parser import CommandParser
 from ..evaluation.distances.frechet import frechet_distance
 from ..operators.sizes import Size
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NUM_TIMESTEPS = 1000
-LARGEST_IMAGE_SIZE = 64  # matrices of D x D: 4096 x 4096
+LARGEST_RES = 64  # matrices of D x D: 4096 x 4096
 
 
 @dataclass
@@ -44,21 +46,21 @@ class OracleConfig:
 
     Parameters
     ----------
-    image_size : int
-        Full resolution in pixels (square, one channel), 2..64; memory grows with its fourth power, time with its sixth.
+    res : int
+        The side of the square images in pixels, 2..64. Memory grows with its fourth power, time with its sixth.
     levels : list of int
-        Numbers of resolutions; 1 is DDPM.
+        The numbers of resolutions. One level is DDPM.
     steps : list of int
-        Numbers N of evenly spaced timesteps, 2..1000; level changes come on top.
+        The numbers N of evenly spaced timesteps, 2..1000. The level changes come on top.
     etas : list of float
-        In [0, 1]: 1 is ancestral sampling, 0 DDIM's step.
+        The values of eta in [0, 1]. 1 is ancestral sampling, 0 is DDIM's step.
     resolution_gamma : float
-        Shape of the resolution schedule convex_decay.
+        The shape of the resolution schedule convex_decay.
     plot : str, optional
-        Write a PNG of distance against steps.
+        A PNG to write, of distance against steps.
     """
 
-    image_size: int = 32
+    res: int = 32
     levels: list[int] = field(default_factory=lambda: [1, 2, 3])
     steps: list[int] = field(default_factory=lambda: [10, 25, 50])
     etas: list[float] = field(default_factory=lambda: [1.0, 0.0])
@@ -66,8 +68,8 @@ class OracleConfig:
     plot: str | None = None
 
     def __post_init__(self) -> None:
-        _require("image_size", [self.image_size], 2, LARGEST_IMAGE_SIZE)
-        _require("levels", self.levels, 1, self.image_size.bit_length())
+        _require("res", [self.res], 2, LARGEST_RES)
+        _require("levels", self.levels, 1, self.res.bit_length())
         _require("steps", self.steps, 2, NUM_TIMESTEPS)
         _require("etas", self.etas, 0, 1)
 
@@ -148,7 +150,7 @@ def reverse_step_covariance(
 ) -> torch.Tensor:
     """Covariance of x_s after one step of the sampler with the perfect network: A P A^T + Q. Ours.
 
-    A and Q are read off `process.posterior`, applied to the basis vectors of x_t.
+    A and Q are taken from `process.posterior`, applied to the basis vectors of x_t.
 
     Parameters
     ----------
@@ -249,7 +251,7 @@ def chain_distance(
 
 def run_study(config: OracleConfig) -> list[OracleResult]:
     """Every combination of eta, number of levels and steps."""
-    size = (config.image_size, config.image_size)
+    size = (config.res, config.res)
     data = power_law_covariance(size)
     chains = [
         (eta, process, number, spread_timesteps(process, number))
@@ -288,7 +290,8 @@ def plot_results(results: Sequence[OracleResult], path: Path) -> None:
         panel.set_title({1.0: "eta = 1 (ancestral)", 0.0: "eta = 0 (DDIM)"}.get(eta, f"eta = {eta:g}"))
     panels[0].set_ylabel("Fréchet distance to the data")
     panels[0].legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=150)
 
 
 def _draw_panel(panel: Axes, results: Sequence[OracleResult]) -> None:
@@ -325,27 +328,27 @@ def _require(name: str, values: Sequence[float], low: int, high: int) -> None:
         raise UsageError(f"--{name} must be in {low}..{high}, got {wrong[0] if wrong else 'an empty list'}.")
 
 
-def _prepare_plot(path: Path) -> None:
+def _check_plot(path: str) -> None:
     """Find out before the work whether the plot can be drawn and written."""
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
         raise UsageError("--plot needs matplotlib, which is not installed: pip install matplotlib.") from error
-    if path.suffix != ".png":
-        raise UsageError(f"--plot must be a file name that ends in .png, got {path}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_output_file(path, "--plot", ".png")
 
 
 def main(arguments: list[str] | None = None) -> None:
     # Everything that can be wrong with the user's input is checked here, before the work.
     with exit_on_usage_error(ValueError, OSError):
-        parser = CommandParser(prog="python -m ssd.analysis.gaussian_oracle", description=__doc__)
+        parser = CommandParser(
+            prog="python -m ssd.analysis.gaussian_oracle", description=__doc__, renamed={"image_size": "res"}
+        )
         parser.add_class_arguments(OracleConfig)
         config = OracleConfig(**parser.parse_args(arguments).as_dict())
         for num_levels in config.levels:
-            oracle_process((config.image_size, config.image_size), num_levels, config.resolution_gamma)
+            oracle_process((config.res, config.res), num_levels, config.resolution_gamma)
         if config.plot:
-            _prepare_plot(Path(config.plot))
+            _check_plot(config.plot)
     results = run_study(config)
     print(format_table(results))  # noqa: T201
     if config.plot:

@@ -73,6 +73,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers that were killed left in `folder`; nobody else may be writing there."""
+    for leftover in folder.glob(f"{PART}*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
 def write_text(path: Path, text: str, sync: bool = False) -> None:
     """Write a text file, UTF-8, whole or not at all."""
     with whole_file(path, sync) as temporary:

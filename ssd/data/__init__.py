@@ -1,5 +1,14 @@
-"""Data sets: `open_dataset("folder:/path", size=64)`."""
+"""Data sets: `open_dataset("folder:/path", size=64)`.
 
+- `open`: one way to name a data set; `request`: what was asked for.
+- `dataset`: what all data sets share, and those with a length; `stream`: those without.
+- `transforms`: the crop presets; `reading`: one picture, and the errors that name it; `files`: many picture files.
+- `readers`: a file per kind of data.
+- `prepare`: the command that makes a prepared copy; `prepared`: its parts.
+"""
+
+from .dataset import ImageData
 from .open import DATA_SPECS, open_dataset
+from .stream import ImageStream
 
-__all__ = ["DATA_SPECS", "open_dataset"]
+__all__ = ["DATA_SPECS", "ImageData", "ImageStream", "open_dataset"]

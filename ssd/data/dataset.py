@@ -1,4 +1,4 @@
-"""What all data sets with a length share: 8-bit pixels to tensors, labels, unreadable images, provenance.
+"""What all data sets share, and those with a length: 8-bit pixels to tensors, labels, bad images, provenance.
 
 B images in a batch, S pixels a side.
 """
@@ -24,10 +24,66 @@ logger = logging.getLogger("ssd")
 Item = dict[str, "torch.Tensor | int"]
 
 
-class PixelDataset(Dataset[Item], ABC):
-    """Images by index. A subclass supplies `pixels`, `image_name` and `content_hash`.
+class ImageData(Dataset[Item], ABC):
+    """The facts of a data set, with a length or streamed. A subclass supplies `content_hash`.
 
     Items are dicts of `image` (3, S, S), float32 in [-1, 1], and `label` (int) where the data have labels.
+
+    Parameters
+    ----------
+    request : DataRequest
+    split : str
+        Proper name of the split.
+    count : int, optional
+        Number of images, where it is known.
+    num_classes : int, optional
+        Number of classes, where the data have labels.
+    """
+
+    def __init__(self, request: DataRequest, split: str, count: int | None, num_classes: int | None = None) -> None:
+        self.request = request
+        self.size = request.size
+        self.split = split
+        self.count = count
+        self.num_classes = num_classes
+        self._bad: dict[str, str] = {}
+
+    @abstractmethod
+    def content_hash(self) -> str:
+        """Changes when the data change, as far as that can be seen."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a statistics file writes down: spec, preset, filter, split, size, count, hash, num_classes."""
+        return self.request.provenance(self.split, self.count, self._content_hash, self.num_classes)
+
+    @cached_property
+    def _content_hash(self) -> str:
+        return self.content_hash()
+
+    @property
+    def bad_images(self) -> list[str]:
+        """Names of the images that this copy of the data set found unreadable and replaced or left out."""
+        return list(self._bad)
+
+    def note_bad(self, name: str, reason: str) -> None:
+        """Remember an unreadable image, and say so once."""
+        if name not in self._bad:
+            self._bad[name] = reason
+            logger.warning("skipping unreadable image %d: %s", len(self._bad), without_advice(reason))
+
+
+class ImageDataset(ImageData):
+    """Images by index; what trains exactly the same after an interruption."""
+
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+
+class PixelDataset(ImageDataset):
+    """Images of 8 bits by index. A subclass supplies `pixels`, `image_name` and `content_hash`.
 
     With `skip_bad_images` an unreadable image is replaced by the next readable one, so that the item of an index never
     depends on what was read before; each is logged once and listed in `bad_images`. Worker processes have their own
@@ -53,13 +109,9 @@ class PixelDataset(Dataset[Item], ABC):
         labels: np.ndarray | None = None,
         num_classes: int | None = None,
     ) -> None:
-        self.request = request
-        self.size = request.size
-        self.count = count
-        self.split = split
+        super().__init__(request, split, count, num_classes)
         self.labels = labels
-        self.num_classes = num_classes
-        self._bad: dict[int, str] = {}
+        self._bad_indices: set[int] = set()
         if request.preset.celeba_box is not None:
             self.read(0)  # a box that does not fit these pictures is noticed now
 
@@ -71,26 +123,10 @@ class PixelDataset(Dataset[Item], ABC):
     def image_name(self, index: int) -> str:
         """Where an image came from, relative to the data set."""
 
-    @abstractmethod
-    def content_hash(self) -> str:
-        """Changes when the data change."""
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What a statistics file writes down: spec, preset, filter, split, size, count, hash, num_classes."""
-        return self.request.provenance(self.split, self.count, self._content_hash, self.num_classes)
-
-    @cached_property
-    def _content_hash(self) -> str:
-        return self.content_hash()
-
     @property
     def bad_images(self) -> list[str]:
-        """Names of the images that this copy of the data set found unreadable and replaced."""
-        return [self.image_name(index) for index in sorted(self._bad)]
-
-    def __len__(self) -> int:
-        return self.count
+        """Names of the images that this copy of the data set found unreadable and replaced, in their order."""
+        return [self.image_name(index) for index in sorted(self._bad_indices)]
 
     def __getitem__(self, index: int) -> Item:
         return self.__getitems__([index])[0]
@@ -109,21 +145,20 @@ class PixelDataset(Dataset[Item], ABC):
         if not -self.count <= index < self.count:
             raise IndexError(f"index {index} of a data set of {self.count} images")
         for candidate in (position % self.count for position in range(index, index + self.count)):
-            if candidate in self._bad:
+            if candidate in self._bad_indices:
                 continue
             try:
                 return self.pixels(candidate), candidate
             except UnreadableImage as error:
                 if not self.request.skip_bad_images:
                     raise
-                self.note_bad(candidate, str(error))
+                self.note_bad_index(candidate, str(error))
         raise ReadError(f"None of the {self.count} images of {self.request.spec} can be read.")
 
-    def note_bad(self, index: int, reason: str) -> None:
-        """Remember an unreadable image, and say so once."""
-        if index not in self._bad:
-            self._bad[index] = reason
-            logger.warning("skipping unreadable image %d: %s", len(self._bad), without_advice(reason))
+    def note_bad_index(self, index: int, reason: str) -> None:
+        """Skip an image from now on, and say so once."""
+        self._bad_indices.add(index)
+        self.note_bad(self.image_name(index), reason)
 
     def _read_into(self, row: np.ndarray, index: int) -> int:
         row[...], used = self.read(index)

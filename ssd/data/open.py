@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from torch.utils.data import Dataset
-
 from ..commands.errors import UsageError
-from .dataset import Item
+from .dataset import ImageDataset
 from .prepared.reader import PreparedImages
 from .readers.celeba import CelebA
 from .readers.digits import Digits
@@ -18,42 +16,32 @@ from .readers.imagenet import ImageNet
 from .readers.npz import NpzImages
 from .readers.wds import WebDatasetImages
 from .request import DataRequest
+from .stream import ImageStream
 from .transforms import find_preset
 
-DATA_SPECS: dict[str, str] = {
-    "digits": "handwritten digits inside scikit-learn, no download",
-    "folder:PATH": "every image below a folder",
-    "npz:PATH": "array 'images' (N, H, W, 3), uint8, in a NumPy archive, and 'labels' (N,) if there are any",
-    "celeba:PATH": "aligned CelebA, the folder with img_align_celeba/ and list_eval_partition.txt",
-    "imagenet:PATH": "ImageNet, the folder with train/ and val/, a folder per class in each",
-    "hub:NAME[:CONFIG]": "a data set of the Hugging Face Hub, kept on disk (extra 'hub')",
-    "hub-stream:NAME[:CONFIG]": "the same, streamed",
-    "wds:PATTERN": "WebDataset shards, such as wds:/data/shard-{0000..0099}.tar (extra 'wds')",
-    "prepared:DIR": "a copy made by python -m ssd.data.prepare",
-}
-
-_OPENERS: dict[str, Callable[[DataRequest], Dataset[Item]]] = {
+DATA_SPECS: dict[str, Callable[[DataRequest], ImageDataset | ImageStream]] = {
     "digits": Digits,
-    "folder": ImageFolder,
-    "npz": NpzImages,
-    "celeba": CelebA,
-    "imagenet": ImageNet,
-    "hub": HubImages,
-    "hub-stream": HubStream,
-    "wds": WebDatasetImages,
-    "prepared": PreparedImages,
+    "folder:PATH": ImageFolder,
+    "npz:PATH": NpzImages,
+    "celeba:PATH": CelebA,
+    "imagenet:PATH": ImageNet,
+    "hub:NAME[:CONFIG]": HubImages,
+    "hub-stream:NAME[:CONFIG]": HubStream,
+    "wds:PATTERN": WebDatasetImages,
+    "prepared:DIR": PreparedImages,
 }
+"""How a data set is written -> what opens it. A new kind is a class in `ssd/data/readers/` and a line here."""
 
 
 def open_dataset(
     spec: str, size: int, preset: str = "adm", split: str = "train", skip_bad_images: bool = False
-) -> Dataset[Item]:
+) -> ImageDataset | ImageStream:
     """Open a data set by its name.
 
     Parameters
     ----------
     spec : str
-        One of `DATA_SPECS`, such as "celeba:/data/celeba".
+        KIND or KIND:PATH, in one of the forms of `DATA_SPECS`, such as "celeba:/data/celeba".
     size : int
         Side of the square images, in pixels.
     preset : str
@@ -67,16 +55,16 @@ def open_dataset(
 
     Returns
     -------
-    torch.utils.data.Dataset
+    ImageDataset or ImageStream
         Items are dicts of `image`, (3, size, size) float32 in [-1, 1], and `label` (int) where the data have labels.
-        `hub-stream` and `wds` are `ssd.data.stream.ImageStream`, the others have a length. All have `provenance`,
-        `num_classes` (None without labels) and `bad_images`.
+        `hub-stream` and `wds` are streams, the others have a length. All are `ssd.data.dataset.ImageData`, with
+        `provenance`, `num_classes` (None without labels) and `bad_images`.
 
     Raises
     ------
     UsageError
-        When the name is unknown, the data are missing, empty, damaged or laid out in another way, or preset or split do
-        not fit them.
+        When the name is unknown, when the data are missing, empty, damaged or laid out differently, and when the
+        preset or the split does not fit them.
 
     Examples
     --------
@@ -84,12 +72,12 @@ def open_dataset(
     torch.Size([3, 16, 16])
     """
     kind, _, path = spec.partition(":")
-    takes_path = any(name.startswith(f"{kind}:") for name in DATA_SPECS)
-    if kind not in _OPENERS or takes_path != bool(path):
+    form = next((form for form in DATA_SPECS if form.partition(":")[0] == kind), None)
+    if form is None or (":" in form) != bool(path):
         meant = f"did you mean folder:{spec}? Or " if Path(spec).is_dir() else ""
         raise UsageError(f"Unknown data set {spec!r}: {meant}use one of {', '.join(DATA_SPECS)}.")
     if size < 1:
         raise UsageError(f"The size of the images must be at least 1, got {size}.")
     path = str(Path(path).expanduser()) if path.startswith("~") else path  # the shell expands it at a word's start only
     request = DataRequest(spec, path, size, find_preset(preset, size), split, skip_bad_images)
-    return _OPENERS[kind](request)
+    return DATA_SPECS[form](request)

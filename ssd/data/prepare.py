@@ -1,11 +1,11 @@
 """Make a prepared copy of a data set: cropped and resized once, so that training only has to read.
 
-    python -m ssd.data.prepare celeba:/data/celeba --size 64 --preset adm --out /data/celeba64
-    python -m ssd.data.prepare imagenet:/data/imagenet --size 64 --format packed --out /data/imagenet64 --workers 16
+    python -m ssd.data.prepare celeba:/data/celeba --res 64 --crop_preset adm --out /data/celeba64
+    python -m ssd.data.prepare imagenet:/data/imagenet --res 64 --out /data/imagenet64 --workers 16
     accelerate launch train/train_ssd.py --data prepared:/data/celeba64 --res 64 --out runs/celeba64
 
-An interrupted run goes on when the same command is given again. manifest.json is written last and says what the copy
-is.
+An interrupted run continues when the same command is given again. preview.png shows the first images. manifest.json is
+written last and says what the copy is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ..commands.errors import UsageError, exit_on_usage_error
 from ..commands.parser import CommandParser
@@ -30,34 +29,35 @@ class PrepareConfig:
     Parameters
     ----------
     out : str
-        New folder for the copy, or the one of an interrupted run.
-    size : int
-        Side of the square images in pixels.
-    preset : str
-        Crop and resize: adm, ddim128 or sde140.
+        A new folder for the copy, or the one of an interrupted run.
+    res : int
+        The side of the square images in pixels.
+    crop_preset : str
+        How pictures are cropped and resized: adm, ddim128 or sde140.
     split : str
-        Part of the data: train, valid, test or all, where the data have splits.
-    format : str
-        png: one file per image, to look at. packed: one array, mapped into memory, which is the fastest to read.
+        The part of the data: train, valid, test or all, where the data have splits.
     workers : int, optional
-        Processes. Default: one per core.
+        The number of processes. By default there is one per core.
     skip_bad_images : bool
-        Replace unreadable images by the next readable one and list them, instead of stopping.
+        Replace every unreadable image by the next readable one and list it, instead of stopping.
     """
 
     out: str
-    size: int = 64
-    preset: str = "adm"
+    res: int = 64
+    crop_preset: str = "adm"
     split: str = "train"
-    format: Literal["png", "packed"] = "png"
     workers: int | None = None
     skip_bad_images: bool = False
 
 
 def parse(arguments: list[str] | None) -> tuple[str, PrepareConfig]:
     """Spec and settings from the command line."""
-    parser = CommandParser(prog="python -m ssd.data.prepare", description=__doc__)
-    parser.add_argument("spec", type=str, metavar="SPEC", help="Data set: KIND:PATH, such as celeba:/data/celeba.")
+    parser = CommandParser(
+        prog="python -m ssd.data.prepare",
+        description=__doc__,
+        renamed={"size": "res", "preset": "crop_preset"},
+    )
+    parser.add_argument("spec", type=str, metavar="SPEC", help="The data set, KIND:PATH, such as celeba:/data/celeba.")
     parser.add_class_arguments(PrepareConfig)
     values = parser.parse_args(arguments).as_dict()
     return values.pop("spec"), PrepareConfig(**values)
@@ -65,9 +65,9 @@ def parse(arguments: list[str] | None) -> tuple[str, PrepareConfig]:
 
 def open_original(spec: str, config: PrepareConfig) -> PixelDataset:
     """The data set to copy, which must have 8-bit images and a length."""
-    dataset = open_dataset(spec, config.size, config.preset, config.split, config.skip_bad_images)
+    dataset = open_dataset(spec, config.res, config.crop_preset, config.split, config.skip_bad_images)
     if not isinstance(dataset, PixelDataset) or isinstance(dataset, PreparedImages):
-        raise UsageError(f"{spec} cannot be prepared: give celeba, imagenet, folder, npz or hub (not streamed).")
+        raise UsageError(f"{spec} cannot be prepared: give celeba, imagenet, folder, npz or hub.")
     return dataset
 
 
@@ -75,13 +75,13 @@ def main(arguments: list[str] | None = None) -> None:
     with exit_on_usage_error(OSError):
         spec, config = parse(arguments)
         workers = len(os.sched_getaffinity(0)) if config.workers is None else config.workers
-        if config.size < 1 or workers < 1:
-            raise UsageError(f"--size and --workers must be at least 1, got {config.size} and {workers}.")
+        if config.res < 1 or workers < 1:
+            raise UsageError(f"--res and --workers must be at least 1, got {config.res} and {workers}.")
         dataset = open_original(spec, config)
         try:
-            manifest, made = write_copy(dataset, Path(config.out), config.format, workers)
+            manifest, made = write_copy(dataset, Path(config.out), workers)
         except KeyboardInterrupt:
-            raise SystemExit("interrupted: run the same command again to go on") from None
+            raise SystemExit("interrupted: run the same command again to continue") from None
     print(f"{manifest.count} images of {manifest.size} x {manifest.size} in {config.out}, {made} of them made now.")  # noqa: T201
     if manifest.bad_images:
         shown = ", ".join(manifest.bad_images[:5]) + (", .." if len(manifest.bad_images) > 5 else "")

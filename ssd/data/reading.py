@@ -41,11 +41,11 @@ def read_rgb(open_image: Callable[[], Image.Image], name: str) -> Image.Image:
         with open_image() as image:
             return image.convert("RGB")
     except UnidentifiedImageError:
-        raise UnreadableImage(f"{name} is no image: replace or remove it, or use --skip_bad_images true.") from None
+        raise UnreadableImage(f"{name} is not an image: replace or remove it, or use --skip_bad_images.") from None
     except PILLOW_ERRORS as error:
         reason = getattr(error, "strerror", None) or error
         raise UnreadableImage(
-            f"Cannot read the image {name} ({reason}): replace or remove it, or use --skip_bad_images true."
+            f"Cannot read the image {name} ({reason}): replace or remove it, or use --skip_bad_images."
         ) from error
 
 
@@ -55,7 +55,7 @@ def check_header(file: Path) -> None:
         Image.open(file).close()
     except UnidentifiedImageError:
         raise UnreadableImage(
-            f"{file} is no image: remove it from the data folder, or hide it as .{file.name}."
+            f"{file} is not an image: remove it from the data folder, or hide it as .{file.name}."
         ) from None
     except PILLOW_ERRORS as error:
         reason = getattr(error, "strerror", None) or error
@@ -63,5 +63,5 @@ def check_header(file: Path) -> None:
 
 
 def without_advice(message: str) -> str:
-    """The message of an `UnreadableImage` up to the advice after its last colon, for those who want to go on."""
+    """The message of an `UnreadableImage` up to the advice after its last colon, for those who continue without it."""
     return message.rpartition(": ")[0]

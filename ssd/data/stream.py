@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-from abc import ABC, abstractmethod
+import itertools
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count, islice
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..seeding import numpy_generator
-from .dataset import Item
-from .reading import ReadError, UnreadableImage, read_rgb, without_advice
+from .dataset import ImageData, Item
+from .reading import ReadError, UnreadableImage, read_rgb
 from .request import DataRequest
 from .transforms import pixels_to_tensor
-
-logger = logging.getLogger("ssd")
 
 
 @dataclass(frozen=True)
@@ -40,10 +36,8 @@ class Sample:
     label: int | None = None
 
 
-class ImageStream(IterableDataset[Item], ABC):
+class ImageStream(ImageData, IterableDataset[Item]):
     """Images in shards, read in order. A subclass supplies `read_shard` and `content_hash`.
-
-    Items are dicts of `image` (3, size, size), float32 in [-1, 1], and `label` (int) where the data have labels.
 
     By itself it is one pass in the order of the shards, for statistics; `set_position` turns it into an endless
     shuffled stream for training. The work is divided over processes and their `DataLoader` workers: by shards where
@@ -59,7 +53,7 @@ class ImageStream(IterableDataset[Item], ABC):
     split : str
         Proper name of the split.
     num_shards : int
-    image_count : int, optional
+    count : int, optional
         Number of images, where it is known.
     num_classes : int, optional
     """
@@ -72,16 +66,11 @@ class ImageStream(IterableDataset[Item], ABC):
         request: DataRequest,
         split: str,
         num_shards: int,
-        image_count: int | None = None,
+        count: int | None = None,
         num_classes: int | None = None,
     ) -> None:
-        self.request = request
-        self.size = request.size
-        self.split = split
+        super().__init__(request, split, count, num_classes)
         self.num_shards = num_shards
-        self.image_count = image_count
-        self.num_classes = num_classes
-        self.bad_images: list[str] = []
         self._rank, self._world_size = 0, 1
         self._first_sample, self._seed = 0, 0
         self._endless = False
@@ -89,19 +78,6 @@ class ImageStream(IterableDataset[Item], ABC):
     @abstractmethod
     def read_shard(self, shard: int) -> Iterator[Sample]:
         """The samples of one shard, in order."""
-
-    @abstractmethod
-    def content_hash(self) -> str:
-        """Changes when the data change, as far as that can be seen without reading them."""
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What a statistics file writes down; `count` is None where it is not known."""
-        return self.request.provenance(self.split, self.image_count, self.content_hash(), self.num_classes)
-
-    def set_share(self, rank: int, world_size: int) -> None:
-        """One pass in which this process reads its part: for statistics over several processes."""
-        self._rank, self._world_size, self._endless = rank, world_size, False
 
     def set_position(self, first_sample: int, rank: int = 0, world_size: int = 1, seed: int = 0) -> None:
         """An endless shuffled stream for training; to be called before the `DataLoader` is iterated.
@@ -124,7 +100,7 @@ class ImageStream(IterableDataset[Item], ABC):
         if not self._endless:
             yield from self._decoded(self._share(range(self.num_shards), part, parts))
             return
-        for number in count():
+        for number in itertools.count():
             before = len(self.bad_images)
             empty = True
             for item in self._decoded(self._shuffled_pass(number, part, parts)):
@@ -146,37 +122,35 @@ class ImageStream(IterableDataset[Item], ABC):
     def _share(self, shards: range | np.ndarray, part: int, parts: int) -> Iterator[Sample]:
         if len(shards) >= parts:
             return self._read_shards(shards[part::parts])
-        return islice(self._read_shards(shards), part, None, parts)
+        return itertools.islice(self._read_shards(shards), part, None, parts)
 
     def _read_shards(self, shards: range | np.ndarray) -> Iterator[Sample]:
         for shard in shards:
             try:
                 yield from self.read_shard(int(shard))
             except UnreadableImage as error:  # the shard is damaged; the others may be whole
-                self._note_bad(f"shard {shard}", error)
+                self._skip(f"shard {shard}", error)
 
     def _decoded(self, samples: Iterator[Sample]) -> Iterator[Item]:
         for sample in samples:
             try:
                 picture = read_rgb(sample.open_image, sample.name)
             except UnreadableImage as error:
-                self._note_bad(sample.name, error)
+                self._skip(sample.name, error)
                 continue
             pixels = self.request.preset.apply(picture, self.size, sample.name)
             image = pixels_to_tensor(np.array(pixels)[None])[0]
             yield {"image": image} if sample.label is None else {"image": image, "label": sample.label}
 
-    def _note_bad(self, name: str, error: UnreadableImage) -> None:
+    def _skip(self, name: str, error: UnreadableImage) -> None:
         if not self.request.skip_bad_images:
             raise error
-        if name not in self.bad_images:
-            self.bad_images.append(name)
-            logger.warning("skipping unreadable image %d: %s", len(self.bad_images), without_advice(str(error)))
+        self.note_bad(name, str(error))
 
 
 def shuffle(samples: Iterator[Sample], generator: np.random.Generator, size: int) -> Iterator[Sample]:
     """Draw the next sample among the following `size` ones."""
-    buffer = list(islice(samples, size))
+    buffer = list(itertools.islice(samples, size))
     for sample in samples:
         position = int(generator.integers(len(buffer)))
         yield buffer[position]

@@ -104,11 +104,6 @@ def find_preset(name: str, size: int) -> Preset:
     return preset
 
 
-def to_tensor(image: Image.Image) -> torch.Tensor:
-    """An 8-bit RGB picture as a tensor (3, H, W), float32, values in [-1, 1]."""
-    return pixels_to_tensor(np.array(image)[None])[0]
-
-
 def pixels_to_tensor(pixels: np.ndarray) -> torch.Tensor:
     """Pixels (B, H, W, 3), uint8, as a contiguous tensor (B, 3, H, W), float32, values in [-1, 1]."""
     planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)

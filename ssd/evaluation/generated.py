@@ -11,9 +11,9 @@ import yaml
 from ..commands.errors import UsageError
 from ..operators.sizes import Size
 from ..pipeline_ssd import SSDPipeline
+from ..pipelines.guidance import number_of_classes
 from ..publishing.saving import load_pipeline
 from ..sampling.compiling import compile_pipeline
-from ..sampling.many_images import number_of_labels
 from .config import EvalConfig
 from .images import list_pictures
 from .levels import LevelReduction, level_ends
@@ -156,7 +156,7 @@ def open_generated(config: EvalConfig, device: str) -> GeneratedImages:
 def _number_of_labels(pipeline: SSDPipeline, wanted: int | None, guidance_scale: float) -> int:
     """How many classes are drawn."""
     embeddings = pipeline.unet.config.num_class_embeds or 0
-    classes = number_of_labels(pipeline) if wanted is None else wanted
+    classes = number_of_classes(pipeline.unet) if wanted is None else wanted
     if not (1 <= classes <= embeddings if embeddings else classes == 0):
         allowed = f"1..{embeddings}" if embeddings else "0, since it is unconditional"
         raise UsageError(f"--num_classes {classes} does not fit this model: use {allowed}.")

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from ..commands.errors import UsageError
 from ..data import open_dataset
+from ..data.dataset import ImageDataset
 from ..operators.sizes import Size
 from ..sampling.pictures import to_uint8
 
@@ -42,21 +43,21 @@ class ReferencePictures(Dataset):
 
     Parameters
     ----------
-    dataset : Dataset
+    dataset : ImageDataset
         Items are dicts of `image`, (3, H, W) float32 in [-1, 1].
     change : callable, optional
         Applied to (1, 3, H, W) in [-1, 1] before rounding, such as a reduction to a coarser level.
     """
 
-    def __init__(self, dataset: Dataset, change: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
+    def __init__(self, dataset: ImageDataset, change: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
         self.dataset = dataset
         self.change = change
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return len(self.dataset)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        image = self.dataset[index]["image"][None]
+        image = torch.as_tensor(self.dataset[index]["image"])[None]
         return to_uint8(image if self.change is None else self.change(image))[0]
 
     def reduced(self, change: Callable[[torch.Tensor], torch.Tensor]) -> ReferencePictures:
@@ -121,7 +122,7 @@ def _header(file: Path) -> tuple[Size, str]:
         raise UsageError(f"Cannot open {file} ({error.strerror or error}): make it readable or remove it.") from None
 
 
-def open_reference_data(spec: str, size: int, crop_preset: str | None = None, split: str | None = None) -> Dataset:
+def open_reference_data(spec: str, size: int, crop_preset: str | None = None, split: str | None = None) -> ImageDataset:
     """Open a reference data set; `crop_preset` and `split` go to `open_dataset` when they are given.
 
     Raises
@@ -131,6 +132,6 @@ def open_reference_data(spec: str, size: int, crop_preset: str | None = None, sp
     """
     given: dict[str, Any] = {"preset": crop_preset, "split": split}
     dataset = open_dataset(spec, size, **{name: value for name, value in given.items() if value is not None})
-    if isinstance(dataset, IterableDataset):
+    if not isinstance(dataset, ImageDataset):
         raise UsageError(f"--ref {spec} is a stream without numbered images: prepare a copy of it first.")
     return dataset

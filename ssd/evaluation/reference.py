@@ -60,7 +60,7 @@ class DatasetReference:
     def __init__(self, spec: str, size: int, crop_preset: str | None = None, split: str | None = None) -> None:
         dataset = open_reference_data(spec, size, crop_preset, split)
         self.pictures = ReferencePictures(dataset)
-        self.provenance: dict[str, Any] = dict(dataset.provenance)  # type: ignore[attr-defined]
+        self.provenance: dict[str, Any] = dict(dataset.provenance)
         self.default_extractor = "pixels" if spec == "digits" else "clean"
         if len(self.pictures) < 2:
             raise UsageError(f"--ref {spec} holds one image: a covariance needs at least 2.")

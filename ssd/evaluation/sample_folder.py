@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..commands.errors import UsageError
-from ..commands.files import PART, whole_file, write_json
+from ..commands.files import remove_leftovers, whole_file, write_json
 from ..operators.sizes import Size
 from .images import PictureFiles
 from .processes import share
@@ -65,9 +65,8 @@ class SampleFolder:
                 )
             for file in self.path.glob(f"{FULL}*/[0-9]*.png"):
                 file.unlink()
-        for pattern in (f"{PART}*", f"{FULL}*/{PART}*"):  # of a killed run
-            for leftover in self.path.glob(pattern):
-                leftover.unlink(missing_ok=True)
+        for folder in (self.path, *self.path.glob(f"{FULL}*")):
+            remove_leftovers(folder)
         write_json(path, provenance)
         labels = self.sampler.image_labels(range(self.num))
         if labels is not None:

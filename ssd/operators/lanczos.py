@@ -44,7 +44,7 @@ def lanczos_function(
     x : torch.Tensor
         (N, n), float64.
     num_iterations : int
-        m; more than n is no use.
+        m; more than n are of no use.
     """
     m = min(num_iterations, x.shape[1])
     tiny = torch.finfo(x.dtype).tiny

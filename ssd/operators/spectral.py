@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .placing import like
 from .sizes import Size
 
 SpectralFunction = Callable[[torch.Tensor], torch.Tensor]
@@ -20,13 +21,6 @@ SpectralFunction = Callable[[torch.Tensor], torch.Tensor]
 
 ZERO = 1e-13
 """Singular values below this fraction of the largest are zero up to round-off, and treated as the null space."""
-
-
-def like(coefficient: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """`coefficient` ready to be multiplied with x. A number stays where it is: moving it to an accelerator would make
-    the program wait, and a product with it needs no move.
-    """
-    return coefficient if coefficient.ndim == 0 else coefficient.to(x)
 
 
 def outer(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -40,7 +34,7 @@ class Covariance(ABC):
     Attributes
     ----------
     size : (height, width)
-        Of the images that it describes; channels are independent.
+        The size of the images that it describes; channels are independent.
     """
 
     size: Size
@@ -96,7 +90,7 @@ class AxisMatrices:
     def _like(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         key = (x.device, x.dtype)
         if key not in self._cast:
-            self._cast[key] = (self.matrix_h.to(x), self.matrix_w.to(x))
+            self._cast[key] = (like(self.matrix_h, x), like(self.matrix_w, x))
         return self._cast[key]
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
@@ -147,7 +141,7 @@ class SpectralForm(SpectralCalculus):
         return float(self.singular_values.max())
 
     def gain(self, g: SpectralFunction, y: torch.Tensor) -> torch.Tensor:
-        return self.v.apply(g(self.singular_values).to(y) * self.u.apply_transposed(y))
+        return self.v.apply(like(g(self.singular_values), y) * self.u.apply_transposed(y))
 
     def covariance(self, f: SpectralFunction) -> Covariance:
         null = f(torch.zeros(1, 1, dtype=torch.float64))
@@ -218,5 +212,5 @@ class SpectralCovariance(Covariance):
     def _power(self, x: torch.Tensor, power: float) -> torch.Tensor:
         """cov^power x: scale everything as the null space, then correct inside the row space."""
         outside = self.null_variance**power
-        inside = (self.variances**power - outside).to(x)
-        return outside.to(x) * x + self.basis.apply(inside * self.basis.apply_transposed(x))
+        inside = like(self.variances**power - outside, x)
+        return like(outside, x) * x + self.basis.apply(inside * self.basis.apply_transposed(x))

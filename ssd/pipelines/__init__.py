@@ -1,1 +1,1 @@
-"""What the pipelines share: the first state, the network call in groups, guidance."""
+"""What the pipelines share: the first state, the network's calls in groups, guidance."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from ..operators.placing import like
 from .scale_space import ScaleSpaceProcess
 
 
@@ -21,7 +22,7 @@ def training_pair(
     x_0 : torch.Tensor
         Clean images at full resolution, (B, C, R, R), values in [-1, 1].
     t : torch.Tensor
-        Per-image timesteps (B,), with one level among the t and one among the t - 1.
+        Per-image timesteps (B,), best on the CPU, with one level among the t and one among the t - 1.
     noise : torch.Tensor
         White noise (B, C, h, w).
 
@@ -51,10 +52,11 @@ def min_snr_loss(
     prediction, target : torch.Tensor
         (B, C, H, W).
     t : torch.Tensor
-        (B,), values in 0..T-1.
+        (B,), values in 0..T-1; best on the CPU, where they cost no wait for the device.
     max_snr : float
-        Positive; the paper's 5.
+        The largest weight, positive; 5 in the paper.
     """
     error = (prediction.float() - target.float()).square().flatten(1).mean(dim=1)
-    weight = process.noise.snr[t.cpu()].clamp(max=max_snr)
-    return weight.to(error) * error
+    t = t.cpu()
+    snr = (process.signal(t) / process.sigma(t)).square().flatten()
+    return like(snr.clamp(max=max_snr), error) * error

@@ -1,6 +1,8 @@
 """Noise schedules: betas, and from them a_t, sigma_t and the signal-to-noise ratio, all in float64.
 
-DESIGN (docs/maths.md): x_t | x_0 ~ N(a_t D_t x_0, sigma_t^2 I),  a_t = sqrt(abar_t),  sigma_t = sqrt(1 - abar_t).
+    x_t | x_0 ~ N(a_t D_t x_0, sigma_t^2 I),  a_t = sqrt(abar_t),  sigma_t = sqrt(1 - abar_t)
+
+The derivations are in docs/maths.md.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ def make_betas(name: str = "linear", num_timesteps: int = 1000, start: float = 1
     num_timesteps : int
         T, at least 1.
     start, end : float
-        beta_0 and beta_{T-1}, in (0, 1).
+        beta_0 and beta_{T-1}, in (0, 1); start <= end.
 
     Returns
     -------

@@ -7,13 +7,15 @@ eta-family is ours (docs/maths.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from ..operators.linear import LinearOperator
-from ..operators.spectral import Covariance, SpectralCovariance, SpectralForm, like
+from ..operators.placing import like
+from ..operators.spectral import Covariance, SpectralCovariance, SpectralForm
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class GaussianPosterior:
     mean : torch.Tensor
         Shape (B, C, H, W), in the dtype of x_t.
     covariance : Covariance
-        Of every channel; channels are independent.
+        The covariance of every channel; channels are independent.
     is_deterministic : bool
         Whether the covariance vanishes, so that sampling needs no noise.
     """
@@ -34,10 +36,11 @@ class GaussianPosterior:
     covariance: Covariance
     is_deterministic: bool = False
 
-    def sample(self, generator: torch.Generator | list[torch.Generator] | None = None) -> torch.Tensor:
-        """Draw x_s: shape (B, C, H, W). A list of generators gives every image its own."""
+    def sample(self, generator: torch.Generator | Sequence[torch.Generator] | None = None) -> torch.Tensor:
+        """Draw x_s: shape (B, C, H, W). B generators, in a list or a tuple, give every image its own."""
         if self.is_deterministic:
             return self.mean
+        generator = list(generator) if isinstance(generator, tuple) else generator  # diffusers knows lists only
         noise = randn_tensor(
             tuple(self.mean.shape), generator=generator, device=self.mean.device, dtype=self.mean.dtype
         )
@@ -80,11 +83,11 @@ def eta_posterior(
         return torch.where(lam > 0, (1 - eta**2) + (eta * sigma_s * c * lam / sigma_t) ** 2, 0.0)
 
     def gain(lam: torch.Tensor) -> torch.Tensor:
-        """k_i"""
+        """k_i, the gain of the residual in direction i."""
         return sigma_s / sigma_t * kept(lam).sqrt()
 
     def variance(lam: torch.Tensor) -> torch.Tensor:
-        """v_i"""
+        """v_i, the variance that is left in direction i."""
         return sigma_s**2 * (1 - kept(lam))
 
     residual = x_t - like(c, x_t) * operator.forward(mu_s)
@@ -156,7 +159,7 @@ def diagonal_posterior(
             f"{float((m**2 * p).flatten()[worst]):.6g} exceeds q = {float(q.flatten()[worst]):.6g}."
         )
     residual = x_t - c * operator.forward(mu_s)
-    gain = (p * m / q).to(x_t)
+    gain = like(p * m / q, x_t)
     return GaussianPosterior(
         mean=mu_s + spectral.v.apply(gain * spectral.u.apply_transposed(residual)),
         covariance=SpectralCovariance(

@@ -19,15 +19,19 @@ import torch
 
 from ..operators.blur import Blur
 from ..operators.linear import IdentityOperator, LinearOperator
+from ..operators.placing import like, to_device
 from ..operators.resize import resize_operator
 from ..operators.sizes import Size
-from ..operators.spectral import like
 from .noise import NoiseSchedule
 from .posterior import GaussianPosterior, eta_posterior
 from .resolution import ResolutionSchedule
 
 Timestep = int | torch.Tensor
-"""One timestep, or per-image timesteps of shape (B,) that all live on one level."""
+"""One timestep, or per-image timesteps of shape (B,), integers that all live on one level.
+
+Best on the CPU, wherever the images are: their values choose the level, so timesteps on an accelerator make the program
+wait for it.
+"""
 
 MAX_CACHED_OPERATORS = 256
 """With blur every pair of timesteps has its own operator; without, every pair of levels."""
@@ -94,18 +98,17 @@ class ScaleSpaceProcess:
         return self.noise.num_timesteps
 
     def signal(self, t: Timestep) -> torch.Tensor:
-        """a_t, float64: shape () for one timestep, (B, 1, 1, 1) for per-image timesteps."""
+        """a_t, float64: shape () for one timestep, (B, 1, 1, 1) on their device for per-image timesteps."""
         return self._lookup(self.noise.signal, t)
 
     def sigma(self, t: Timestep) -> torch.Tensor:
-        """sigma_t, float64: shape () for one timestep, (B, 1, 1, 1) for per-image timesteps."""
+        """sigma_t, float64: shape () for one timestep, (B, 1, 1, 1) on their device for per-image timesteps."""
         return self._lookup(self.noise.sigma, t)
 
     def level(self, t: Timestep) -> int:
         """Level of timestep(s) t, 0 the finest. Per-image timesteps must share it."""
-        if isinstance(t, int):
-            return self.resolution.level(self._check_range(t))
-        levels = {self.resolution.level(self._check_range(i)) for i in set(t.flatten().tolist())}
+        t = self._checked(t)
+        levels = {self.resolution.level(i) for i in ([t] if isinstance(t, int) else t.flatten().tolist())}
         if len(levels) != 1:
             raise ValueError(f"Per-image timesteps must live on one level, got levels {sorted(levels)}.")
         return levels.pop()
@@ -116,6 +119,7 @@ class ScaleSpaceProcess:
 
     def operator(self, s: Timestep, t: Timestep) -> LinearOperator:
         """D_st, the degradation from x_s to x_t (without the factor a_t / a_s), s <= t."""
+        s, t = self._checked(s), self._checked(t)
         fine, coarse = self.level(s), self.level(t)
         if fine > coarse:
             raise ValueError(f"operator(s, t) needs s <= t, got s={s}, t={t}.")
@@ -143,6 +147,7 @@ class ScaleSpaceProcess:
 
     def marginal_sample(self, x_0: torch.Tensor, t: Timestep, noise: torch.Tensor) -> torch.Tensor:
         """x_t = a_t D_t x_0 + sigma_t noise, with white noise of shape (B, C, h, w)."""
+        t = self._checked(t)
         degraded = self.degrade(x_0, t)
         if noise.shape != degraded.shape:
             raise ValueError(f"noise must have the size of x_t, {tuple(degraded.shape)}, got {tuple(noise.shape)}.")
@@ -159,24 +164,34 @@ class ScaleSpaceProcess:
             D_s x_0, or its prediction, shape (B, C, H, W).
         x_t : torch.Tensor
             Shape (B, C, h, w).
-        s, t : int or tensor (B,)
-            s = -1 is the clean image: the result is then x_0_at_s itself.
+        s, t : int or torch.Tensor
+            One of each, or (B,); s = -1 is the clean image: the result is then x_0_at_s itself.
         eta : float
             In [0, 1]. 1 is the exact posterior (DDPM's in one level); 0 is deterministic wherever x_t holds
             information (DDIM's step in one level). Every eta keeps the marginal of x_s.
         """
+        s, t = self._checked(s), self._checked(t)
         mu_s = like(self.signal(s), x_t) * x_0_at_s
         c = self.signal(t) / self.signal(s)
         return eta_posterior(self.operator(s, t), c, mu_s, x_t, self.sigma(s), self.sigma(t), eta)
 
     def _lookup(self, table: torch.Tensor, t: Timestep) -> torch.Tensor:
+        on_cpu = self._checked(t)
         if isinstance(t, int):
-            return table[self._check_range(t)]
-        return table.to(t.device)[t].view(-1, 1, 1, 1)
+            return table[on_cpu]
+        return to_device(table[on_cpu].view(-1, 1, 1, 1), t.device)
 
-    def _check_range(self, t: int) -> int:
-        if not -1 <= t < self.num_timesteps:
-            raise ValueError(f"Timesteps lie in -1..{self.num_timesteps - 1} (-1 is the clean image), got {t}.")
+    def _checked(self, t: Timestep) -> Timestep:
+        """`t` on the CPU, where the tables are; raises a ValueError for values outside -1..T-1."""
+        if isinstance(t, int):
+            values = [t]
+        elif t.is_floating_point() or t.dtype == torch.bool:
+            raise TypeError(f"Timesteps are integers, got a tensor of {t.dtype}: use t.long().")
+        else:
+            t = t.to("cpu", torch.int64)
+            values = t.flatten().tolist()
+        if wrong := [value for value in values if not -1 <= value < self.num_timesteps]:
+            raise ValueError(f"Timesteps lie in -1..{self.num_timesteps - 1} (-1 is the clean image), got {wrong[0]}.")
         return t
 
     def _cached(self, key: tuple[int, int], make: Callable[[], LinearOperator]) -> LinearOperator:
@@ -225,7 +240,7 @@ class ScaleSpaceProcess:
                 gain = self.operator(t - 1, t).spectral.largest_singular_value()
             if sigma_t**2 < (sigma_s * c * gain) ** 2:
                 raise ValueError(
-                    f"Timestep {t} is no diffusion step: with {self.operator(t - 1, t)!r} of gain {gain:.4g}, "
+                    f"Timestep {t} is not a diffusion step: with {self.operator(t - 1, t)!r} of gain {gain:.4g}, "
                     f"sigma_t^2 = {sigma_t**2:.6g} is below sigma_s^2 lambda_max(M M^T) = "
                     f"{(sigma_s * c * gain) ** 2:.6g} (s = {t - 1}). Use an operator with less gain, or change level "
                     "at another timestep."

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from huggingface_hub import ModelCardData
 
 from ..pipeline_ssd import SSDPipeline
 
 _CARD = """\
 ---
-library_name: diffusers
-pipeline_tag: unconditional-image-generation
-tags:
-- scale-space-diffusion
+{metadata}
 ---
 
 # Scale Space Diffusion, {full_size} pixels, {levels}
@@ -43,7 +42,9 @@ images = pipeline({arguments}).images
 """
 
 
-def model_card(pipeline: SSDPipeline, location: str, origin: Mapping[str, str], licence: str) -> str:
+def model_card(
+    pipeline: SSDPipeline, location: str, origin: Mapping[str, str], licence: str, datasets: Sequence[str] = ()
+) -> str:
     """Text of the model card, Markdown with the Hub's metadata.
 
     Parameters
@@ -56,10 +57,19 @@ def model_card(pipeline: SSDPipeline, location: str, origin: Mapping[str, str], 
         Where the weights come from: one line of the card per entry, Markdown.
     licence : str
         A sentence on the licence of the weights.
+    datasets : sequence of str
+        Names on the Hub of the data sets that the weights were trained on, where they are known.
     """
+    metadata = ModelCardData(
+        library_name="diffusers",
+        pipeline_tag="unconditional-image-generation",
+        tags=["scale-space-diffusion"],
+        datasets=list(datasets) or None,
+    )
     sizes = [_size_text(size) for size in pipeline.scheduler.resolutions]
     classes = ", class_labels=[0, 1, 2, 3]" if pipeline.unet.config.num_class_embeds else ""
     return _CARD.format(
+        metadata=metadata.to_yaml(),
         full_size=sizes[0],
         levels="1 level" if len(sizes) == 1 else f"{len(sizes)} levels",
         location=json.dumps(location),

@@ -39,12 +39,21 @@ def save_pipeline(pipeline: SSDPipeline, out: Path, card: str | None = None) -> 
 
 
 def load_pipeline(model: str, device: str | None = None, dtype: str = "float32") -> SSDPipeline:
-    """Load a saved pipeline to `device` (default: the accelerator if there is one, else the CPU).
+    """Load a saved pipeline.
+
+    Parameters
+    ----------
+    model : str
+        A folder that `save_pipeline` wrote.
+    device : str, optional
+        Default: the accelerator if there is one, else the CPU.
+    dtype : str
+        Name of the weights' torch dtype, such as "bfloat16".
 
     Raises
     ------
     UsageError
-        When `model` holds no SSDPipeline, or it is incomplete.
+        When `model` is not a complete SSDPipeline, or the device cannot be used.
     """
     folder = Path(model)
     if not (folder / "model_index.json").is_file():
@@ -53,7 +62,9 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "float32")
         )
     logging.disable_progress_bar()  # of the loading, which takes a moment
     try:
-        pipeline = SSDPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype))
+        # Only when needed: newer versions of diffusers warn about the name torch_dtype, older ones know no other.
+        chosen = {} if dtype == "float32" else {"torch_dtype": getattr(torch, dtype)}
+        pipeline = SSDPipeline.from_pretrained(folder, **chosen)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UsageError(f"--model {model} cannot be loaded as an SSDPipeline: {error}") from error
     finally:

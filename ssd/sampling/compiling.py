@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline
 
 from flexi_unet import FlexiUNet2DModel
 
+from ..pipelines.guidance import number_of_classes
 from ..scheduling_ssd import SSDScheduler
 
 MAX_GRAPHS = 256
@@ -22,7 +23,7 @@ def compile_network(unet: FlexiUNet2DModel, mode: str | None = None) -> None:
     ----------
     unet : FlexiUNet2DModel
     mode : str, optional
-        torch.compile's.
+        The mode of `torch.compile`.
     """
     torch._dynamo.config.recompile_limit = max(MAX_GRAPHS, torch._dynamo.config.recompile_limit)
     unet.compile(dynamic=False, fullgraph=True, mode=mode)
@@ -39,17 +40,16 @@ def compile_pipeline(pipeline: DiffusionPipeline, batch_sizes: Iterable[int], ma
     batch_sizes : iterable of int
         Numbers of images that will be drawn together.
     max_batch_size : int
-        As `max_batch_size_per_level` of later calls.
+        The `max_batch_size_per_level` of later calls.
     """
     compile_network(pipeline.unet, "reduce-overhead" if pipeline.device.type == "cuda" else None)
     bar = dict(getattr(pipeline, "_progress_bar_config", {}))
     pipeline.set_progress_bar_config(desc="compiling", unit=" routes")
-    classes = pipeline.unet.config.num_class_embeds
     for batch_size in sorted({max(2, size) for size in batch_sizes}):
         pipeline(
             batch_size,
             timesteps=every_route(pipeline.scheduler),
-            class_labels=[0] * batch_size if classes else None,
+            class_labels=[0] * batch_size if number_of_classes(pipeline.unet) else None,
             output_type="latent",
             max_batch_size_per_level=max_batch_size,
         )

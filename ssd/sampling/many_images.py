@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..commands.errors import UsageError
 from ..pipeline_ssd import SSDPipeline
+from ..pipelines.guidance import number_of_classes
 from ..seeding import numpy_generator, torch_generator
 from .compiling import compile_pipeline
 
@@ -31,15 +32,15 @@ class SamplingSettings:
     Parameters
     ----------
     steps : int
-        Sampling steps, from the number of levels to 1000.
+        The number of sampling steps, from the number of levels to 1000.
     eta : float
-        1 is ancestral sampling, 0 DDIM's deterministic step; in [0, 1].
+        1 is ancestral sampling, 0 is DDIM's deterministic step; any number in [0, 1].
     seed : int
-        Image i depends on (seed, i) alone.
+        The seed of everything random: image i depends on the seed and on i alone.
     dtype : {"float32", "bfloat16", "float16"}
-        Of the network's weights; the noisy image itself stays in float32.
+        The type of the network's weights; the noisy image itself stays in float32.
     compile : bool
-        torch.compile the network before the first image: one graph per route, on NVIDIA GPUs replayed as CUDA graphs.
+        Compile the network before the first image: one graph per route, on NVIDIA GPUs replayed as CUDA graphs.
     """
 
     steps: int = 100
@@ -63,26 +64,18 @@ class SamplingSettings:
             raise UsageError(f"--steps {self.steps} does not fit this model: {error}") from error
 
 
-def number_of_labels(pipeline: DiffusionPipeline) -> int:
-    """How many classes images can be drawn of; 0 for an unconditional model.
-
-    The model's last class embedding stands for "no class" and is none of them, as `SSDPipeline` has it.
-    """
-    embeddings = pipeline.unet.config.num_class_embeds
-    return max(1, embeddings - 1) if embeddings else 0
-
-
 def image_labels(indices: Sequence[int], num_labels: int, kind: str = "balanced", seed: int = 0) -> list[int] | None:
-    """The class of every image, a function of its number alone; None for an unconditional model.
+    """The class of every image, a function of its number (and the seed) alone; None for an unconditional model.
 
     Parameters
     ----------
     indices : sequence of int
     num_labels : int
-        0 for an unconditional model.
+        The number of classes, 0 for an unconditional model, as from `number_of_classes`: "no class" is never drawn.
     kind : {"balanced", "random"}
         `index % num_labels`, or drawn from (seed, index).
     seed : int
+        The seed of random labels.
     """
     if not num_labels:
         return None
@@ -104,7 +97,7 @@ def draw(
 
     `max_batch_size` is the most that the network takes at once at full resolution; coarser levels have as many pixels.
     """
-    # A batch of one takes another convolution kernel on the CPU, which rounds otherwise: draw its image twice.
+    # A batch of one takes another convolution kernel on the CPU, which rounds differently: draw its image twice.
     drawn = list(indices) if len(indices) > 1 else list(indices) * 2
     images = pipeline(
         batch_size=len(drawn),
@@ -140,9 +133,9 @@ def generate(
     settings : SamplingSettings
     batch_size : int, optional
         Images per network call at full resolution; default: what suits the device. Changes speed and memory, not the
-        images. Fewer than 3 are taken as 3: a single image left over would be rounded otherwise.
+        images. Fewer than 3 are taken as 3: a single image left over would be rounded differently.
     callback : optional
-        A pipeline callback, called for the first part only (pictures of the process).
+        A callback of the pipeline, called for the first part only (for pictures of the process).
 
     Yields
     ------
@@ -157,7 +150,7 @@ def generate(
     pipeline.set_progress_bar_config(desc="steps", leave=False, position=1)
     with tqdm(total=len(indices), desc="sampling", unit=" images") as progress:
         for number, part in enumerate(parts):
-            labels = image_labels(part, number_of_labels(pipeline))
+            labels = image_labels(part, number_of_classes(pipeline.unet))
             chosen = callback if number == 0 else None
             images = draw(pipeline, part, settings, labels, callback=chosen, max_batch_size=limit)
             yield part, images

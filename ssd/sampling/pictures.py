@@ -34,11 +34,11 @@ class CoarseToFineRecorder:
     Parameters
     ----------
     full_size : (height, width)
-        Of the final images.
+        The size of the final images.
     num_images : int
         How many of the batch are drawn (a square number looks best).
     every : int
-        Draw one frame per so many steps; level changes and the last step always have one.
+        Draw one frame every this many steps; level changes and the last step always have one.
     """
 
     def __init__(self, full_size: tuple[int, int], num_images: int = 9, every: int = 1) -> None:

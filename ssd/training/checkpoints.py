@@ -2,13 +2,12 @@
 
 A checkpoint is a folder `checkpoints/step_00001000` with `unet.safetensors`, `ema_0.safetensors`, ..,
 `optimizer.safetensors` and `state.json`, which lists the sizes of the others. It is written under a temporary name,
-brought to the disk, and renamed; then `latest` names it.
+flushed to the disk, and renamed. Tensors of the optimizer are named by their parameters: "conv_in.weight.exp_avg".
 """
 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -25,7 +24,9 @@ from safetensors.torch import load_file, save_file
 from flexi_unet import FlexiUNet2DModel
 
 from ..commands.errors import TrainingStopped
+from ..commands.files import whole_folder, write_json, write_text
 from .ema import EmaNetworks
+from .engine import sharded_like, whole
 
 
 @dataclass
@@ -60,7 +61,7 @@ class TrainState:
     Attributes
     ----------
     unet : FlexiUNet2DModel
-        The network in training.
+        The network in training; under FSDP its weights are shards.
     ema : EmaNetworks
     optimizer : torch.optim.Optimizer
         Its parameters are those of `unet`, in order.
@@ -76,8 +77,39 @@ class TrainState:
     progress: Progress = field(default_factory=Progress)
 
 
-def save_checkpoint(state: TrainState, folder: Path, settings: dict[str, Any], keep: int, milestone_every: int) -> Path:
-    """Write `state` below `folder`; of the others keep the newest `keep` and those at multiples of `milestone_every`.
+def gather_tensors(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
+    """All tensors of a run, whole: file name -> name -> tensor. All processes must call this together."""
+    files = {"unet.safetensors": {name: whole(value) for name, value in state.unet.state_dict().items()}}
+    files |= {f"ema_{i}.safetensors": dict(network.state_dict()) for i, network in enumerate(state.ema.networks)}
+    files["optimizer.safetensors"] = {
+        f"{name}.{key}": whole(torch.as_tensor(value))
+        for name, moments in zip(_parameter_names(state.unet), _moments(state.optimizer))
+        for key, value in moments.items()
+    }
+    return files
+
+
+def save_checkpoint(
+    state: TrainState,
+    tensors: dict[str, dict[str, torch.Tensor]],
+    folder: Path,
+    settings: dict[str, Any],
+    total_limit: int,
+    milestone_every: int,
+) -> Path:
+    """Write a checkpoint below `folder`, on one process.
+
+    Of the others the newest `total_limit` stay, and those at multiples of `milestone_every`.
+
+    Parameters
+    ----------
+    state : TrainState
+    tensors : dict
+        Of `gather_tensors`.
+    folder : pathlib.Path
+    settings : dict
+        The configuration, for people.
+    total_limit, milestone_every : int
 
     Raises
     ------
@@ -85,30 +117,23 @@ def save_checkpoint(state: TrainState, folder: Path, settings: dict[str, Any], k
         When the disk is full; earlier checkpoints are untouched.
     """
     final = folder / f"step_{state.progress.step:08d}"
-    temporary = folder / f".{final.name}.tmp"
-    tensors = _all_tensors(state)
     needed = sum(t.numel() * t.element_size() for group in tensors.values() for t in group.values())
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(folder).free < needed:
             raise OSError("the disk is full")
-        for name, group in tensors.items():
-            save_file({key: tensor.detach().contiguous().cpu() for key, tensor in group.items()}, temporary / name)
-            _sync(temporary / name)
-        _write_json(temporary / "state.json", _description(state, settings, temporary))
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(temporary, final)
-        _sync(folder)
-        _write_latest(folder, final.name)
+        with whole_folder(final) as temporary:
+            for name, group in tensors.items():
+                save_file({key: tensor.detach().contiguous().cpu() for key, tensor in group.items()}, temporary / name)
+            write_json(temporary / "state.json", _description(state, settings, temporary))
+        write_text(folder / "latest", final.name + "\n", sync=True)  # for people: `find_newest` looks at the folders
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         kept = list_checkpoints(folder)
         raise TrainingStopped(
             f"Cannot write the checkpoint {final} ({error}): it needs {needed / 2**20:.0f} MiB. "
-            f"{kept[-1].name if kept else 'No checkpoint'} is intact: free some space and continue with --resume true."
+            f"{kept[-1].name if kept else 'No checkpoint'} is intact: free some space and continue with --resume."
         ) from error
-    _remove_old(folder, keep, milestone_every)
+    _remove_old(folder, total_limit, milestone_every)
     return final
 
 
@@ -128,30 +153,36 @@ def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
     return None, skipped
 
 
-def load_checkpoint(state: TrainState, checkpoint: Path) -> None:
-    """Fill `state` in place from a complete checkpoint."""
-    described = json.loads((checkpoint / "state.json").read_text())
-    state.unet.load_state_dict(load_file(checkpoint / "unet.safetensors"))
-    for index, network in enumerate(state.ema.networks):
+def load_networks(checkpoint: Path, unet: FlexiUNet2DModel, ema: EmaNetworks) -> None:
+    """Fill the network, not yet sharded, and the averages from a complete checkpoint."""
+    unet.load_state_dict(load_file(checkpoint / "unet.safetensors"))
+    for index, network in enumerate(ema.networks):
         network.load_state_dict(load_file(checkpoint / f"ema_{index}.safetensors"))
-    state.ema.updates = described["ema_updates"]
-    _load_optimizer(state.optimizer, load_file(checkpoint / "optimizer.safetensors"))
-    state.progress = Progress(**described["progress"])
+    ema.updates = _read_state(checkpoint)["ema_updates"]
+
+
+def load_optimizer(checkpoint: Path, state: TrainState) -> None:
+    """Fill the optimizer, the scaler and the progress, after an engine has prepared them."""
+    described = _read_state(checkpoint)
+    names = _parameter_names(state.unet)
+    numbers = {name: number for number, name in enumerate(names)}
+    numbers |= {str(number): number for number in range(len(names))}  # version 0.1 counted instead of naming
+    parameters = list(state.unet.parameters())
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in load_file(checkpoint / "optimizer.safetensors").items():
+        name, _, kind = key.rpartition(".")
+        number = numbers[name]
+        moments.setdefault(number, {})[kind] = sharded_like(value, parameters[number])
+    groups = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     if state.scaler is not None and described["scaler"]:
         state.scaler.load_state_dict(described["scaler"])
+    state.progress = Progress(**described["progress"])
 
 
 def read_progress(checkpoint: Path) -> Progress:
     """How far a checkpoint is, without its weights."""
-    return Progress(**json.loads((checkpoint / "state.json").read_text())["progress"])
-
-
-def _all_tensors(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
-    """File name -> tensors."""
-    files = {"unet.safetensors": dict(state.unet.state_dict())}
-    files |= {f"ema_{i}.safetensors": dict(net.state_dict()) for i, net in enumerate(state.ema.networks)}
-    files["optimizer.safetensors"] = _optimizer_tensors(state.optimizer)
-    return files
+    return Progress(**_read_state(checkpoint)["progress"])
 
 
 def _description(state: TrainState, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -201,45 +232,21 @@ def _fault(checkpoint: Path) -> str | None:
     return None
 
 
-def _remove_old(folder: Path, keep: int, milestone_every: int) -> None:
-    for old in list_checkpoints(folder)[:-keep]:
+def _remove_old(folder: Path, total_limit: int, milestone_every: int) -> None:
+    for old in list_checkpoints(folder)[:-total_limit]:
         step = int(old.name.removeprefix("step_"))
         if not milestone_every or step % milestone_every:
             shutil.rmtree(old)
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state as a flat dict: '17.exp_avg' is the `exp_avg` of parameter 17."""
-    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()
-    }
+def _parameter_names(unet: FlexiUNet2DModel) -> list[str]:
+    return [name for name, _ in unet.named_parameters()]
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def _moments(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """The optimizer's state of every parameter, in their order; empty for one that no step has used."""
+    return [optimizer.state.get(parameter, {}) for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _write_latest(folder: Path, name: str) -> None:
-    temporary = folder / ".latest.tmp"
-    temporary.write_text(name + "\n")
-    _sync(temporary)
-    os.replace(temporary, folder / "latest")
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    """Ask the system to bring a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    return json.loads((checkpoint / "state.json").read_text())

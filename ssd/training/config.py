@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from flexi_unet import FlexiUNet2DModel
 
@@ -24,6 +25,39 @@ CHANNEL_MULTIPLIERS: dict[int, tuple[float, ...]] = {
 """Widths of the stages in units of `BASE_CHANNELS`, fine to coarse, by full resolution (the paper's table)."""
 
 
+RENAMED = {
+    "accumulate": "gradient_accumulation_steps",
+    "learning_rate_schedule": "lr_scheduler",
+    "warmup_steps": "lr_warmup_steps",
+    "keep": "checkpoints_total_limit",
+    "tracker": "report_to",
+}
+"""Settings under their names in version 0.1, which older runs have in their files."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a number must be: a test, and its words for the message."""
+
+    holds: Callable[[float], bool]
+    text: str
+
+
+def at_least(low: int, default: Any) -> Any:
+    """A field whose value is at least `low`."""
+    return field(default=default, metadata={"bound": Bound(lambda value: value >= low, f"at least {low}")})
+
+
+def above_zero(default: float) -> Any:
+    """A field with a positive value."""
+    return field(default=default, metadata={"bound": Bound(lambda value: value > 0, "positive")})
+
+
+def fraction(default: float) -> Any:
+    """A field with a value in [0, 1)."""
+    return field(default=default, metadata={"bound": Bound(lambda value: 0 <= value < 1, "in [0, 1)")})
+
+
 @dataclass
 class TrainConfig:
     """Settings of a training run. The defaults are the paper's recipe where it has one.
@@ -31,54 +65,54 @@ class TrainConfig:
     Parameters
     ----------
     res : int
-        Full resolution in pixels (square).
+        The full resolution in pixels. Images are square.
     data : str
         digits, folder:PATH, npz:PATH, celeba:PATH, imagenet:PATH, prepared:DIR, hub:NAME, hub-stream:NAME or
         wds:PATTERN.
     out : str
-        Folder of the run: pipeline, checkpoints, samples, logs.
+        The folder of the run, for the pipeline, checkpoints, samples and logs.
     max_steps : int, optional
-        Training steps. Default: the paper's, 1000000 up to 64 pixels, 300000 above.
+        The number of training steps. Default: the paper's, 1000000 up to 64 pixels, 300000 above.
     levels : int
-        Number of resolutions; 1 is DDPM.
+        The number of resolutions. 1 is DDPM.
     resolution_schedule : str
-        equal, convex_decay, sigmoid_like or tanh_like.
+        Which timesteps belong to which level. convex_decay is the paper's choice.
     resolution_gamma : float
-        Shape of the resolution schedule.
+        The shape of the resolution schedule.
     downsample_kernel : str
-        bilinear (the paper's), area, bicubic, lanczos3 or dct.
+        How images shrink. bilinear is the paper's choice.
     blur_sigma_max : float
-        Width in pixels of the blur that accumulates beside the noise; 0 is none.
+        The width in pixels of the blur that accumulates beside the noise. 0 is no blur.
     block_out_channels : list of int, optional
-        Width of every stage, fine to coarse. Default: by resolution, base 128.
+        The width of every stage, fine to coarse. Default: by resolution, base 128.
     layers_per_block : int or list of int
-        Residual blocks per stage, or one number per stage, fine to coarse.
+        Residual blocks per stage: one number for all, or one per stage, fine to coarse.
     attention_resolutions : list of int
-        Stage sizes with attention.
+        Stages of these sizes have attention.
     num_attention_heads : int
-        Heads of every attention.
+        The number of heads of every attention.
     norm_num_groups : int
-        Groups of every group norm.
+        The number of groups of every group norm.
     dropout : float
-        In [0, 1).
+        The dropout inside residual blocks, in [0, 1).
     decoder_exit : str
-        early (as published) or full: whether the exit stage runs its last block.
+        Whether the exit stage leaves out its last block (early, as published) or runs it (full).
     batch_size : int
         Images per process and batch.
-    accumulate : int
-        Batches per optimizer step; each draws its own route.
+    gradient_accumulation_steps : int
+        Batches per optimizer step. Each draws its own route.
     level_batch_scale : float
         Every coarser level has batches this many times larger; 4 is about equal compute.
     learning_rate : float
-        Of AdamW.
-    learning_rate_schedule : str
-        constant or cosine (to zero at max_steps).
-    warmup_steps : int
-        Steps over which the learning rate rises linearly.
+        The learning rate of AdamW.
+    lr_scheduler : str
+        How the learning rate changes, by diffusers' names. All but constant reach zero at max_steps.
+    lr_warmup_steps : int
+        Steps over which the learning rate rises linearly from zero.
     weight_decay : float
-        Of AdamW.
+        The weight decay of AdamW.
     max_grad_norm : float
-        Gradients are clipped to this norm; 0 is off.
+        Gradients are clipped to this norm. 0 turns it off.
     max_snr : float
         The loss weight is min(SNR(t), max_snr).
     transition_probability : float, optional
@@ -89,7 +123,7 @@ class TrainConfig:
         Largest decays of the weights' moving averages, which warm up as 1 - (1 + step)^-0.75. The first is the one
         that is sampled and saved as the pipeline.
     ema_on_cpu : bool
-        Keep the averages in main memory.
+        Keep the averages in main memory, which costs a copy per step.
     random_flip : bool
         Flip half of the images left to right.
     class_conditional : bool
@@ -99,39 +133,38 @@ class TrainConfig:
     init_from : str, optional
         A pipeline folder whose weights the network starts from.
     mixed_precision : str
-        no, bf16 or fp16 autocast of the network; auto is bf16 on GPUs that have it, else no. It is this setting, not
-        the launcher's, that counts.
+        The autocast of the network. auto is bf16 on GPUs that have it, else no. This setting counts, not the
+        launcher's.
     gradient_checkpointing : bool
-        Recompute activations in the backward pass: less memory, more time.
+        Recompute activations in the backward pass, for less memory and more time.
     compile : bool
         torch.compile the network, one graph per route; the log says how long it took.
     channels_last : bool
-        Weights and activations in channels-last order.
+        Keep weights and activations in channels-last order.
     seed : int
-        Of everything random.
+        The seed of everything random.
     cpu_threads : int, optional
-        Threads per process when training on the CPU. Default: its cores, shared by the processes (the launcher
-        alone would give each process one thread).
+        Threads per process when training on the CPU. Default: its cores, shared by the processes.
     num_workers : int
-        Processes that load images; 0 loads in the training process.
+        Processes that load images. 0 loads them in the training process.
     log_every : int
-        Steps between lines of log.csv.
+        Steps between lines of log.csv. Between them the program never waits for the device.
     sample_every : int
-        Steps between sample grids of the EMA weights; 0 is never.
+        Steps between sample grids of the averaged weights. 0 is never.
     sample_steps : int
-        Sampling steps for these grids.
+        The number of sampling steps for these grids.
     save_every : int
-        Steps between checkpoints and saved pipelines; the last step always saves.
-    keep : int
+        Steps between checkpoints, each with the pipeline. The last step always saves.
+    checkpoints_total_limit : int
         How many of the newest checkpoints stay.
     milestone_every : int
-        Checkpoints at multiples of this stay for ever; 0 is none.
+        Checkpoints at multiples of this stay, too. 0 is none.
     max_bad_steps : int
-        Steps with a loss or gradient that is not finite are skipped; so many in a row stop the run.
-    tracker : str
-        tensorboard, wandb or another of accelerate's trackers; none is none.
+        A step with a gradient that is not finite is skipped. This many in a row stop the run.
+    report_to : str
+        Where the log goes beside log.csv: tensorboard, wandb, another of accelerate's trackers, or none.
     crop_preset : str
-        How pictures become squares: adm, ddim128 or sde140 (the latter two for CelebA).
+        How pictures become squares. ddim128 and sde140 are for CelebA.
     skip_bad_images : bool
         Replace images that cannot be read, and list them, instead of stopping.
     resume : bool
@@ -145,51 +178,51 @@ class TrainConfig:
     res: int
     data: str
     out: str
-    max_steps: int | None = None
-    levels: int = 3
+    max_steps: int | None = at_least(1, None)
+    levels: int = at_least(1, 3)
     resolution_schedule: Literal["equal", "convex_decay", "sigmoid_like", "tanh_like"] = "convex_decay"
-    resolution_gamma: float = 0.5
+    resolution_gamma: float = above_zero(0.5)
     downsample_kernel: Literal["bilinear", "area", "bicubic", "lanczos3", "dct"] = "bilinear"
-    blur_sigma_max: float = 0.0
+    blur_sigma_max: float = at_least(0, 0.0)
     block_out_channels: list[int] | None = None
     layers_per_block: int | list[int] = 2
     attention_resolutions: list[int] = field(default_factory=lambda: [16, 8])
     num_attention_heads: int = 4
     norm_num_groups: int = 32
-    dropout: float = 0.0
+    dropout: float = fraction(0.0)
     decoder_exit: Literal["early", "full"] = "early"
-    batch_size: int = 32
-    accumulate: int = 1
-    level_batch_scale: float = 1.0
-    learning_rate: float = 1e-4
-    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    max_grad_norm: float = 0.0
-    max_snr: float = 5.0
+    batch_size: int = at_least(1, 32)
+    gradient_accumulation_steps: int = at_least(1, 1)
+    level_batch_scale: float = above_zero(1.0)
+    learning_rate: float = above_zero(1e-4)
+    lr_scheduler: Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"] = "constant"
+    lr_warmup_steps: int = at_least(0, 0)
+    weight_decay: float = at_least(0, 0.0)
+    max_grad_norm: float = at_least(0, 0.0)
+    max_snr: float = above_zero(5.0)
     transition_probability: float | None = None
     importance_weights: bool = True
     ema_decays: list[float] = field(default_factory=lambda: [0.9999])
     ema_on_cpu: bool = False
     random_flip: bool = True
     class_conditional: bool = False
-    label_dropout: float = 0.1
+    label_dropout: float = fraction(0.1)
     init_from: str | None = None
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False
     channels_last: bool = False
-    seed: int = 0
-    cpu_threads: int | None = None
-    num_workers: int = 4
-    log_every: int = 50
-    sample_every: int = 5000
-    sample_steps: int = 50
-    save_every: int = 5000
-    keep: int = 3
-    milestone_every: int = 0
-    max_bad_steps: int = 100
-    tracker: str = "tensorboard"
+    seed: int = at_least(0, 0)
+    cpu_threads: int | None = at_least(1, None)
+    num_workers: int = at_least(0, 4)
+    log_every: int = at_least(1, 50)
+    sample_every: int = at_least(0, 5000)
+    sample_steps: int = at_least(1, 50)
+    save_every: int = at_least(1, 5000)
+    checkpoints_total_limit: int = at_least(1, 3)
+    milestone_every: int = at_least(0, 0)
+    max_bad_steps: int = at_least(1, 100)
+    report_to: str = "tensorboard"
     crop_preset: Literal["adm", "ddim128", "sde140"] = "adm"
     skip_bad_images: bool = False
     resume: bool = False
@@ -199,14 +232,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.max_steps is None:
             self.max_steps = 1_000_000 if self.res <= 64 else 300_000
-        for name in _AT_LEAST_ONE:
-            _require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in _AT_LEAST_ZERO:
-            _require(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
-        for name in ("learning_rate", "max_snr", "resolution_gamma", "level_batch_scale"):
-            _require(name, getattr(self, name), getattr(self, name) > 0, "positive")
-        for name in ("dropout", "label_dropout"):
-            _require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "in [0, 1)")
+        _require("res", self.res, self.res >= 1, "at least 1")
+        for item in fields(self):
+            value, bound = getattr(self, item.name), item.metadata.get("bound")
+            if bound is not None and value is not None:
+                _require(item.name, value, bound.holds(value), bound.text)
         _require("ema_decays", self.ema_decays, len(self.ema_decays) > 0, "at least one number")
         for decay in self.ema_decays:
             _require("ema_decays", decay, 0 <= decay < 1, "in [0, 1)")
@@ -214,23 +244,12 @@ class TrainConfig:
         _require("out", repr(self.out), bool(self.out), "a folder")
         p = self.transition_probability
         _require("transition_probability", p, p is None or 0 < p < 1, "in (0, 1)")
-        _require("cpu_threads", self.cpu_threads, self.cpu_threads is None or self.cpu_threads >= 1, "at least 1")
 
     @property
     def total_steps(self) -> int:
         """`max_steps` after its default was filled in."""
         assert self.max_steps is not None  # set in __post_init__
         return self.max_steps
-
-
-_AT_LEAST_ONE = (
-    *("res", "max_steps", "levels", "batch_size", "accumulate", "log_every", "sample_steps", "save_every", "keep"),
-    "max_bad_steps",
-)
-_AT_LEAST_ZERO = (
-    *("seed", "num_workers", "sample_every", "max_grad_norm", "weight_decay", "blur_sigma_max", "warmup_steps"),
-    "milestone_every",
-)
 
 
 def _require(name: str, value: object, holds: bool, allowed: str) -> None:
@@ -240,7 +259,7 @@ def _require(name: str, value: object, holds: bool, allowed: str) -> None:
 
 def parse_train_config(arguments: list[str] | None = None, description: str = "") -> TrainConfig:
     """Read YAML files (`--config`) and flags, later ones over earlier ones; exit with 2 at an unknown key."""
-    parser = CommandParser(description=description)
+    parser = CommandParser(description=description, renamed=RENAMED)
     parser.add_argument("--config", action="config", help="A YAML file of settings, such as configs/digits.yaml.")
     parser.add_class_arguments(TrainConfig)
     settings = parser.parse_args(arguments)
@@ -302,7 +321,7 @@ def load_weights(unet: FlexiUNet2DModel, model: str) -> None:
     """Start `unet` from the weights of a saved pipeline with the same architecture."""
     folder = Path(model) / "unet"
     if not (folder / "config.json").is_file():
-        raise UsageError(f"--init_from {model} is no pipeline: give a folder with model_index.json and unet/.")
+        raise UsageError(f"--init_from {model} is not a pipeline: give a folder with model_index.json and unet/.")
     weights = FlexiUNet2DModel.from_pretrained(folder).state_dict()
     own = unet.state_dict()
     wrong = [key for key, value in own.items() if key not in weights or weights[key].shape != value.shape]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from diffusers.training_utils import EMAModel
 
 from flexi_unet import FlexiUNet2DModel
 
@@ -16,41 +15,53 @@ WARMUP_POWER = 3 / 4
 class EmaNetworks:
     """Networks with averaged weights; the first is the one that is sampled and saved.
 
-    The decay warms up as 1 - (1 + step)^-0.75 until it reaches its value (diffusers' `EMAModel`).
+    The decay of update n = 0, 1, .. is 1 - (1 + n)^-0.75 until it reaches its value, so the first update copies the
+    weights. This is the warm-up of diffusers' `EMAModel`; here a skipped step changes nothing, without a wait for the
+    device.
 
     Parameters
     ----------
     unet : FlexiUNet2DModel
-        The network in training, with float32 weights.
+        The network in training, with float32 weights, before an engine shards it.
     decays : sequence of float
         In [0, 1), at least one.
     device : torch.device
-        Where the averages live; the CPU saves accelerator memory and costs a copy per step.
+        Where the averages live. The CPU saves accelerator memory and costs a copy per step.
     """
 
     def __init__(self, unet: FlexiUNet2DModel, decays: Sequence[float], device: torch.device) -> None:
         self.device = device
+        self.decays = list(decays)
         self.networks = [copy.deepcopy(unet).eval().requires_grad_(False).to(device) for _ in decays]
-        self._averages = []
-        for decay, network in zip(decays, self.networks):
-            average = EMAModel(network.parameters(), decay, use_ema_warmup=True, power=WARMUP_POWER, foreach=True)
-            average.shadow_params = list(network.parameters())  # averaged in place, without another copy
-            self._averages.append(average)
+        self._updates = torch.zeros((), dtype=torch.float64, device=device)
 
     @property
     def updates(self) -> int:
         """How often the averages were updated."""
-        return self._averages[0].optimization_step
+        return int(self._updates)
 
     @updates.setter
     def updates(self, number: int) -> None:
-        for average in self._averages:
-            average.optimization_step = number
+        self._updates.fill_(number)
 
     @torch.no_grad()
-    def update(self, unet: FlexiUNet2DModel) -> None:
-        """Move every average towards the present weights."""
-        # EMAModel copies what needs no gradient and averages the rest, so the present weights must need one.
-        present = [p.to(self.device).detach().requires_grad_() for p in unet.parameters()]
-        for average in self._averages:
-            average.step(present)
+    def update(self, weights: Iterable[torch.Tensor], good: torch.Tensor | float = 1.0) -> None:
+        """Move every average towards the present weights.
+
+        Parameters
+        ----------
+        weights : iterable of torch.Tensor
+            The parameters of the network in training, whole, in their order.
+        good : torch.Tensor or float
+            0 for a step that was skipped: nothing changes then.
+        """
+        good = torch.as_tensor(good).to(self.device, torch.float64)
+        warmed_up = 1 - (1 + self._updates) ** -WARMUP_POWER
+        self._updates += good
+        present = [weight.detach().to(self.device) for weight in weights]
+        for decay, network in zip(self.decays, self.networks):
+            share = (good * (1 - warmed_up.clamp(max=decay))).float()
+            averages = list(network.parameters())
+            towards = torch._foreach_sub(present, averages)
+            torch._foreach_mul_(towards, share)
+            torch._foreach_add_(averages, towards)

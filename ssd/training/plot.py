@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..commands.errors import UsageError, exit_on_usage_error
+from ..commands.files import whole_file
+from ..commands.output_paths import check_output_file
 from ..commands.parser import CommandParser
 
 
@@ -22,11 +24,11 @@ class PlotConfig:
     Parameters
     ----------
     runs : list of str
-        Folders of training runs.
+        The folders of training runs.
     out : str
         The PNG to write.
     smooth : int
-        Lines of log.csv per point: the mean over so many.
+        The number of lines of log.csv per point, which is their mean.
     """
 
     runs: list[str]
@@ -36,12 +38,13 @@ class PlotConfig:
 
 def main(arguments: list[str] | None = None) -> None:
     with exit_on_usage_error():
-        parser = CommandParser(description=__doc__)
-        parser.add_argument("runs", nargs="+", type=str, help="Folders of training runs.")
+        parser = CommandParser(prog="python -m ssd.training.plot", description=__doc__)
+        parser.add_argument("runs", nargs="+", type=str, help="The folders of training runs.")
         parser.add_class_arguments(PlotConfig, skip={"runs"})
         config = PlotConfig(**parser.parse_args(arguments).as_dict())
         if config.smooth < 1:
             raise UsageError(f"--smooth must be at least 1, got {config.smooth}.")
+        check_output_file(config.out, "--out", ".png")
         curves = {run: read_losses(Path(run), config.smooth) for run in config.runs}
         draw(curves, Path(config.out))
     print(f"wrote {config.out}")  # noqa: T201
@@ -85,8 +88,8 @@ def draw(curves: dict[str, dict[str, tuple[list[float], list[float]]]], out: Pat
         axis.set(title=column.replace("loss_", "loss at "), xlabel="step", yscale="log")
         axis.grid(alpha=0.3)
     axes[0][0].legend(fontsize="small")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=120)
+    with whole_file(out) as temporary:
+        figure.savefig(temporary, dpi=120)
     plt.close(figure)
 
 

@@ -1,15 +1,15 @@
-"""Which route a training step takes, and which timesteps its images get.
+"""Which route a training batch takes, and which timesteps its images get.
 
 A batch has one (input size, output size), so its timesteps are chosen together: t is drawn uniformly; if t is a
 level change, where the target is larger than the input, the whole batch uses that t; otherwise every image draws its
-own t among the timesteps of that level that are no change. So the marginal of t stays uniform. The route depends on
-(seed, step) alone, so all processes take the same one without communication; an image's t on (seed, number of the
-image) alone, so it is the same however the batch is split.
+own t among the timesteps of that level that are not a change. So the marginal of t stays uniform. The route depends on
+(seed, batch) alone, so all processes take the same one without communication.
+
+Shape letter: B images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from ..seeding import numpy_generator
 
 
 @dataclass(frozen=True)
-class Route:
+class BatchRoute:
     """What the images of one batch share.
 
     Attributes
@@ -42,7 +42,7 @@ class Route:
     weight: float
 
 
-class RouteSampler:
+class BatchRoutes:
     """Draws routes and timesteps.
 
     Parameters
@@ -82,21 +82,21 @@ class RouteSampler:
             for index in range(len(schedule.resolutions))
         ]
 
-    def route(self, step: int) -> Route:
-        """The route of training batch `step`, the same on every process."""
-        generator = numpy_generator(self.seed, "route", step)
+    def route(self, batch: int) -> BatchRoute:
+        """The route of training batch number `batch`, the same on every process."""
+        generator = numpy_generator(self.seed, "route", batch)
         is_change = bool(generator.random() < self._probability)
         t = int(generator.choice(self._changes if is_change else self._others))
-        return Route(
+        return BatchRoute(
             level=self.schedule.level(t),
             output_size=self.schedule.size(t - 1),
             change=t if is_change else None,
             weight=self._weights[is_change],
         )
 
-    def timesteps(self, route: Route, images: Sequence[int]) -> torch.Tensor:
-        """Timesteps (B,), int64, on the CPU, for images numbered by their position in the endless sequence."""
+    def timesteps(self, route: BatchRoute, uniforms: np.ndarray) -> torch.Tensor:
+        """Timesteps (B,), int64, on the CPU, from one number in [0, 1) per image (B,)."""
         if route.change is not None:
-            return torch.full((len(images),), route.change)
+            return torch.full((len(uniforms),), route.change)
         allowed = self._within_level[route.level]
-        return torch.tensor([int(numpy_generator(self.seed, "timestep", i).choice(allowed)) for i in images])
+        return torch.from_numpy(allowed[(uniforms * len(allowed)).astype(np.int64)])

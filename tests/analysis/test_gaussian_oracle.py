@@ -122,7 +122,7 @@ def test_wrong_covariance_is_named():
         reverse_chain_covariance(oracle_process(SMALL, 2), power_law_covariance((4, 4)), [999, 0], eta=1)
 
 
-ARGUMENTS = ["--image_size", "8", "--levels", "[1, 2]", "--steps", "[10]", "--etas", "[1]"]
+ARGUMENTS = ["--res", "8", "--levels", "[1, 2]", "--steps", "[10]", "--etas", "[1]"]
 
 
 def test_command_prints_the_table(capsys):
@@ -130,6 +130,13 @@ def test_command_prints_the_table(capsys):
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split() == ["eta", "levels", "N", "steps", "Frechet", "distance"]
     assert [row.split()[:4] for row in rows] == [["1", "1", "10", "10"], ["1", "2", "10", "11"]]
+
+
+def test_size_by_its_former_name(capsys):
+    gaussian_oracle.main(["--image_size", *ARGUMENTS[1:]])
+    captured = capsys.readouterr()
+    assert captured.err == "note: --image_size is now called --res.\n"
+    assert len(captured.out.splitlines()) == 3
 
 
 def test_command_draws_the_plot(tmp_path, capsys):
@@ -144,13 +151,13 @@ def test_command_draws_the_plot(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--levels", "[0]"], "--levels must be in 1..6, got 0"),
-        (["--image_size", "12", "--levels", "[4]"], "use at most 3 levels"),
-        (["--image_size", "128"], "--image_size must be in 2..64, got 128"),
+        (["--res", "12", "--levels", "[4]"], "use at most 3 levels"),
+        (["--res", "128"], "--res must be in 2..64, got 128"),
         (["--steps", "[1]"], "--steps must be in 2..1000, got 1"),
         (["--steps", "[]"], "got an empty list"),
         (["--etas", "[2]"], "--etas must be in 0..1, got 2"),
         (["--resolution_gamma", "0"], "resolution_gamma must be positive"),
-        (["--plot", "oracle.jpg"], "ends in .png"),
+        (["--plot", "oracle.jpg"], "--plot oracle.jpg must end in .png"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(capsys, arguments, message):

@@ -185,14 +185,14 @@ def test_bad_data_folders(tmp_path, image_folder, run_command) -> None:
     flags = [*TINY, "--max_steps", "2", "--out", tmp_path / "x", "--data"]
     run_command(TRAIN, *flags, f"folder:{tmp_path / 'empty'}").assert_one_line_error("is empty")
     (image_folder / "notes.txt").write_text("hello")
-    run_command(TRAIN, *flags, f"folder:{image_folder}").assert_one_line_error("notes.txt is no image")
+    run_command(TRAIN, *flags, f"folder:{image_folder}").assert_one_line_error("notes.txt is not an image")
     assert not (tmp_path / "x").exists()
 
 
 def test_a_folder_with_another_run_is_safe(trained, run_command) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
     flags = [*TINY, "--data", "digits", "--out", trained, "--max_steps", "9"]
-    run_command(TRAIN, *flags).assert_one_line_error("holds another run", "--resume true", "--overwrite true")
+    run_command(TRAIN, *flags).assert_one_line_error("holds another run", "--resume", "--overwrite")
     run_command(TRAIN, *flags, "--resume", "true", "--learning_rate", "0.5").assert_one_line_error(
         "--learning_rate 0.5", "started with 0.0001"
     )
@@ -204,7 +204,7 @@ def test_a_folder_with_other_things_is_never_touched(tmp_path, run_command) -> N
     (tmp_path / "x" / "samples" / "mine.txt").write_text("keep me")
     flags = [*TINY, "--data", "digits", "--max_steps", "2", "--out", tmp_path / "x"]
     for more in ([], ["--overwrite", "true"], ["--resume", "true"]):
-        run_command(TRAIN, *flags, *more).assert_one_line_error("is not empty and holds no run")
+        run_command(TRAIN, *flags, *more).assert_one_line_error("is not empty and does not hold a run")
     assert (tmp_path / "x" / "samples" / "mine.txt").exists()
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from ssd.commands.errors import UsageError
 from ssd.data import open_dataset
-from ssd.data.transforms import center_crop_resize, to_tensor
+from ssd.data.transforms import center_crop_resize, pixels_to_tensor
 
 
 def check_items(dataset, size: int) -> None:
@@ -43,15 +43,13 @@ def test_npz(tmp_path) -> None:
     assert len(dataset) == 3
     check_items(dataset, 16)
     same = open_dataset(f"npz:{tmp_path / 'x.npz'}", 20)[1]["image"]
-    torch.testing.assert_close(same, to_tensor(Image.fromarray(images[1, :, 2:22])))
+    torch.testing.assert_close(same, pixels_to_tensor(images[1:2, :, 2:22])[0])
 
 
 def test_crop_is_central_and_square() -> None:
     image = Image.new("RGB", (80, 40), "black")
     image.paste("white", (20, 0, 60, 40))
     assert np.array(center_crop_resize(image, 10)).min() == 255
-    assert to_tensor(Image.new("RGB", (2, 2), "black")).unique().tolist() == [-1.0]
-    assert to_tensor(Image.new("RGB", (2, 2), "white")).unique().tolist() == [1.0]
 
 
 @pytest.mark.parametrize("spec", ["digit", "digits:x", "folder", "folder:", "npz", ""])
@@ -68,9 +66,9 @@ def test_missing_and_empty_folders(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "fake.png"])
-def test_a_file_that_is_no_image_is_named(image_folder, name: str) -> None:
+def test_a_file_that_is_not_an_image_is_named(image_folder, name: str) -> None:
     (image_folder / "more" / name).write_text("hello")
-    with pytest.raises(UsageError, match=rf"{name} is no image"):
+    with pytest.raises(UsageError, match=rf"{name} is not an image"):
         open_dataset(f"folder:{image_folder}", 16)
 
 
@@ -104,5 +102,5 @@ def test_damaged_archives_are_explained(tmp_path) -> None:
     np.savez(tmp_path / "x.npz", images=np.zeros((2, 8, 8, 3), dtype=np.uint8))
     whole = (tmp_path / "x.npz").read_bytes()
     (tmp_path / "x.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UsageError, match="no complete npz archive"):
+    with pytest.raises(UsageError, match="not a complete npz archive"):
         open_dataset(f"npz:{tmp_path / 'x.npz'}", 8)

@@ -11,8 +11,10 @@ import torch
 
 from ssd.commands.errors import UsageError
 from ssd.data import open_dataset
-from ssd.data.file_list import FileList, map_files, names_below
+from ssd.data.files import FileList, map_files, names_below
 from ssd.data.transforms import pixels_to_tensor
+
+from ..conftest import ROOT
 
 
 def truncate(file: Path) -> None:
@@ -114,10 +116,11 @@ def test_labels_of_an_archive(tmp_path) -> None:
 
 def test_the_loader_benchmark_runs(run_command, monkeypatch) -> None:
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
-    short = ("--size", "16", "--num_images", "4", "--batch_size", "2", "--seconds", "0.01", "--repeats", "1")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    short = ("--res", "16", "--num_images", "4", "--batch_size", "2", "--duration", "0.01", "--repeats", "1")
     outcome = run_command("benchmarks/loader.py", *short, "--workers", "[0]")
     assert outcome.code == 0, outcome.err
-    for row in ("originals", "png", "packed", "collate"):
+    for row in ("originals", "prepared", "collate"):
         assert f"\n{row}" in outcome.out
 
 
@@ -126,7 +129,6 @@ def test_file_lists_keep_names_and_order(image_folder) -> None:
     files = pickle.loads(pickle.dumps(FileList(image_folder, names)))
     assert [files.name(index) for index in range(-6, 6)] == 2 * names
     assert list(files) == [image_folder / name for name in names] == sorted(files)
-    assert files[1:3] == [image_folder / "b.jpg", image_folder / "c.png"]
     with pytest.raises(IndexError):
         files[6]
     many = FileList(image_folder, names * 200)

@@ -84,16 +84,11 @@ def test_a_stream_is_one_pass_in_order(stream) -> None:
     assert stream.provenance["split"] in ("all", "train")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_one_pass_is_divided_without_overlap(stream, workers: int, world_size: int) -> None:
-    seen = []
-    for rank in range(world_size):
-        stream.set_share(rank, world_size)
-        batches = DataLoader(stream, 2, num_workers=workers)
-        images = torch.cat([batch["image"] for batch in batches])
-        seen += numbers({"image": image} for image in images)
-    assert sorted(seen) == list(range(TOTAL))
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [1, 2, 5])  # 5: more than shards
+def test_one_pass_is_divided_without_overlap(stream, workers: int) -> None:
+    images = torch.cat([batch["image"] for batch in DataLoader(stream, 2, num_workers=workers)])
+    assert sorted(numbers({"image": image} for image in images)) == list(range(TOTAL))
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 8])
@@ -137,7 +132,7 @@ def test_wds_labels_in_json_and_bad_images(tmp_path, caplog) -> None:
     files = {"a.png": png(1), "a.json": json.dumps({"label": 5}).encode(), "b.png": png(2)[:40], "b.json": b"{}"}
     write_tar(tmp_path / "x.tar", {**files, "c.png": png(3), "c.json": b'{"label": 6}', "d.txt": b"no picture"})
     stream = open_dataset(f"wds:{tmp_path}/x.tar", 8)
-    with pytest.raises(UsageError, match=rf"^b in {tmp_path}/x\.tar is no image"):
+    with pytest.raises(UsageError, match=rf"^b in {tmp_path}/x\.tar is not an image"):
         list(stream)
     stream = open_dataset(f"wds:{tmp_path}/x.tar", 8, skip_bad_images=True)
     for _ in range(2):
@@ -184,7 +179,7 @@ def test_hub_columns(tmp_path, monkeypatch) -> None:
     datasets.Dataset.from_dict({"image": rows}, features=features).to_parquet(tmp_path / "more" / "train.parquet")
     dataset = open_dataset(f"hub:{tmp_path / 'more'}", 8)
     assert set(dataset[0]) == {"image"}
-    with pytest.raises(UsageError, match=r"train\[1\] of hub:.* is no image"):
+    with pytest.raises(UsageError, match=r"train\[1\] of hub:.* is not an image"):
         dataset[1]
     assert numbers(open_dataset(f"hub:{tmp_path / 'more'}", 8, skip_bad_images=True)) == [1, 3, 3]
     assert numbers(open_dataset(f"hub-stream:{tmp_path / 'more'}", 8, skip_bad_images=True)) == [1, 3]

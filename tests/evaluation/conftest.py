@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from flexi_unet import FlexiUNet2DModel
 from ssd import SSDPipeline, SSDScheduler
 from ssd.evaluation.features.inception import fid_inception
 
-from ..conftest import ROOT
+from ..conftest import run_script
 
 EVAL = "sample/eval_fid.py"
 QUICK = ["--steps", "3", "--metrics", "fid,swd", "--device", "cpu", "--features", "pixels"]
@@ -58,9 +56,8 @@ def everything(model, reference) -> list[str]:
 def evaluated(everything, tmp_path_factory) -> Path:
     """That evaluation in one process, in files."""
     out = tmp_path_factory.mktemp("evaluated") / "eval"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [EVAL, *everything, "--out", str(out)])
-        runpy.run_path(str(ROOT / EVAL), run_name="__main__")
+    done = run_script(EVAL, *everything, "--out", out)
+    assert done.code == 0, done.err
     return out
 
 

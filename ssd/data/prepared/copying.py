@@ -1,4 +1,4 @@
-"""Making a prepared copy: in parallel, and so that a killed run goes on where it was.
+"""Making a prepared copy: in parallel, and so that a killed run continues where it was.
 
 Every image has a row in `journal.npy`: the SHA-256 of its pixels, and the index in the original that they were made
 of. A row is written after its image, and an image counts as done only when its pixels still have that hash, so that
@@ -27,16 +27,23 @@ import PIL
 from tqdm.auto import tqdm
 
 from ...commands.errors import UsageError
+from ...commands.files import PART, flush_to_disk, whole_file
+from ...sampling.pictures import image_grid
 from ..dataset import PixelDataset
-from ..reading import UnreadableImage
-from .manifest import MANIFEST, SETTINGS, CopySettings, Manifest, read_json, write_json
-from .store import STORES
+from ..transforms import pixels_to_tensor
+from .manifest import MANIFEST, SETTINGS, CopySettings, Manifest, read_settings, write_settings
+from .store import PixelStore
 
 JOURNAL = "journal.npy"
 LABELS = "labels.npy"
+PREVIEW = "preview.png"
 ROW = np.dtype([("digest", np.uint8, 32), ("source", np.int64)])
 BLOCK = 64
 """Images that a worker makes before it reports."""
+
+PREVIEW_IMAGES = 64
+PREVIEW_SIDE = 2048
+"""Of the preview in pixels, at most."""
 
 
 class CopyJob:
@@ -53,7 +60,7 @@ class CopyJob:
     def __init__(self, dataset: PixelDataset, out: Path, settings: CopySettings) -> None:
         self.dataset = dataset
         self.out = out
-        self.store = STORES[settings.format](out, settings.count, settings.size, writable=True)
+        self.store = PixelStore(out, settings.count, settings.size, writable=True)
 
     @cached_property
     def journal(self) -> np.ndarray:
@@ -71,12 +78,7 @@ class CopyJob:
 
     def _is_done(self, index: int) -> bool:
         recorded = self.journal[index]["digest"].tobytes()
-        if not any(recorded):
-            return False
-        try:
-            return _digest(self.store.read(index)) == recorded
-        except UnreadableImage:
-            return False
+        return any(recorded) and _digest(self.store.read(index)) == recorded
 
     def _make(self, index: int) -> int:
         pixels, source = self.dataset.read(index)
@@ -87,7 +89,7 @@ class CopyJob:
         return 1
 
 
-def write_copy(dataset: PixelDataset, out: Path, image_format: str = "png", workers: int = 1) -> tuple[Manifest, int]:
+def write_copy(dataset: PixelDataset, out: Path, workers: int = 1) -> tuple[Manifest, int]:
     """Write a prepared copy of a data set, or finish one.
 
     Parameters
@@ -96,8 +98,6 @@ def write_copy(dataset: PixelDataset, out: Path, image_format: str = "png", work
         The original, opened at the size and with the preset of the copy.
     out : pathlib.Path
         A new or empty folder, or one that an interrupted run with the same settings left.
-    image_format : str
-        "png" or "packed".
     workers : int
         Number of processes; the result does not depend on it.
 
@@ -112,32 +112,27 @@ def write_copy(dataset: PixelDataset, out: Path, image_format: str = "png", work
     UsageError
         When the folder holds something else, and for unreadable images.
     """
-    settings = settings_of(dataset, image_format)
+    settings = settings_of(dataset)
     if is_finished(out, settings):
-        return read_json(out / MANIFEST, Manifest), 0
+        return read_settings(out / MANIFEST, Manifest), 0
     job = CopyJob(dataset, out, settings)
     start_folder(job, settings)
     made = _run(job, workers)
     return _finish(job, settings), made
 
 
-def settings_of(dataset: PixelDataset, image_format: str) -> CopySettings:
+def settings_of(dataset: PixelDataset) -> CopySettings:
     """What a copy of this data set would be made of."""
     origin = dict(dataset.provenance)
     source_hash = origin.pop("hash")
-    return CopySettings(
-        **origin,
-        source_hash=source_hash,
-        format=image_format,  # type: ignore[arg-type]
-        skip_bad_images=dataset.request.skip_bad_images,
-    )
+    return CopySettings(**origin, source_hash=source_hash, skip_bad_images=dataset.request.skip_bad_images)
 
 
 def is_finished(out: Path, settings: CopySettings) -> bool:
     """Whether the folder holds the whole copy; raises `UsageError` when it holds something else."""
     for name, kind in ((MANIFEST, Manifest), (SETTINGS, CopySettings)):
         if (out / name).exists():
-            there = asdict(read_json(out / name, kind))
+            there = asdict(read_settings(out / name, kind))
             differing = [key for key, value in asdict(settings).items() if there[key] != value]
             if differing:
                 key = differing[0]
@@ -146,21 +141,20 @@ def is_finished(out: Path, settings: CopySettings) -> bool:
                     "give another --out, or delete it."
                 )
             return kind is Manifest
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is not empty and holds no prepared copy: give a new folder to --out.")
+    if out.exists() and (not out.is_dir() or any(not file.name.startswith(PART) for file in out.iterdir())):
+        raise UsageError(f"{out} is not empty and is not a prepared copy: give a new folder to --out.")
     return False
 
 
 def start_folder(job: CopyJob, settings: CopySettings) -> None:
     """Write down what the folder is for, and make room; keeps what an earlier run made."""
-    job.store.create()
+    for left_by_a_kill in job.out.glob(f"{PART}*"):
+        left_by_a_kill.unlink()
     if not (job.out / SETTINGS).exists():
-        write_json(job.out / SETTINGS, settings)
+        write_settings(job.out / SETTINGS, settings)
+    job.store.create()
     if not (job.out / JOURNAL).exists():
-        temporary = job.out / f".{JOURNAL}.part"
-        with temporary.open("wb") as file:
-            np.save(file, np.zeros(settings.count, dtype=ROW))
-        os.replace(temporary, job.out / JOURNAL)
+        _save_array(job.out / JOURNAL, np.zeros(settings.count, dtype=ROW))
 
 
 def _run(job: CopyJob, workers: int) -> int:
@@ -187,19 +181,22 @@ def _block_results(job: CopyJob, starts: range, workers: int) -> Iterator[Iterat
         futures = [pool.submit(_make_block, start) for start in starts]
         yield (future.result() for future in as_completed(futures))
     except BrokenProcessPool:
-        raise UsageError("A worker process was killed (out of memory?): run the same command again to go on.") from None
+        raise UsageError(
+            "A worker process was killed (out of memory?): run the same command again to continue."
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _finish(job: CopyJob, settings: CopySettings) -> Manifest:
-    """Labels, then everything to the disk, then the manifest."""
+    """Write labels and preview, flush everything to the disk, then write the manifest."""
     dataset, sources = job.dataset, job.journal["source"]
     digest = hashlib.sha256(job.journal["digest"].tobytes())
     if dataset.labels is not None:
         labels = np.asarray(dataset.labels)[sources].astype("<i8")
         digest.update(labels.tobytes())
-        np.save(job.out / LABELS, labels)
+        _save_array(job.out / LABELS, labels)
+    _save_preview(job)
     replaced = np.flatnonzero(sources != np.arange(len(sources)))
     manifest = Manifest(
         **asdict(settings),
@@ -208,10 +205,24 @@ def _finish(job: CopyJob, settings: CopySettings) -> Manifest:
         bad_images=[dataset.image_name(int(index)) for index in replaced],
         pillow=PIL.__version__,
     )
-    if hasattr(os, "sync"):
-        os.sync()
-    write_json(job.out / MANIFEST, manifest)
+    for file in job.out.iterdir():
+        flush_to_disk(file)
+    write_settings(job.out / MANIFEST, manifest)
     return manifest
+
+
+def _save_preview(job: CopyJob) -> None:
+    """A grid of the first images, to look at."""
+    pixels = np.stack([job.store.read(index) for index in range(min(PREVIEW_IMAGES, len(job.dataset)))])
+    grid = image_grid(pixels_to_tensor(pixels))
+    grid.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    with whole_file(job.out / PREVIEW) as temporary:
+        grid.save(temporary)
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    with whole_file(path) as temporary:
+        np.save(temporary, array)
 
 
 def _digest(pixels: np.ndarray) -> bytes:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from ...commands.errors import UsageError
+from ...commands.files import write_json
 
 SETTINGS = "settings.json"
 MANIFEST = "manifest.json"
+FORMAT = "packed"
 VERSION = 1
 
 T = TypeVar("T", bound="CopySettings")
@@ -27,9 +28,9 @@ class CopySettings:
         Provenance of the original.
     source_hash : str
         Content hash of the original.
-    format : str
-        "png" or "packed".
     skip_bad_images : bool
+    format : str
+        Always "packed"; earlier versions made copies of PNG files too, "png".
     version : int
         Of the layout on disk.
     """
@@ -42,8 +43,8 @@ class CopySettings:
     count: int
     num_classes: int | None
     source_hash: str
-    format: Literal["png", "packed"]
     skip_bad_images: bool
+    format: str = FORMAT
     version: int = VERSION
 
 
@@ -54,7 +55,7 @@ class Manifest(CopySettings):
     Parameters
     ----------
     hash : str
-        SHA-256 over the SHA-256 of each image's pixels, in order, and the labels; the same for both formats.
+        SHA-256 over the SHA-256 of each image's pixels, in order, and the labels.
     labels : str, optional
         Name of the file of labels, int64.
     bad_images : list of str
@@ -74,24 +75,23 @@ class Manifest(CopySettings):
         return {key: getattr(self, key) for key in keys}
 
 
-def read_json(path: Path, kind: type[T]) -> T:
+def read_settings(path: Path, kind: type[T]) -> T:
     """Read one of the two files; every field must be there, and no other."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read ({error}): prepare the copy again.") from error
+    if isinstance(content, dict) and content.get("format") == "png":
+        raise UsageError(
+            f"{path.parent} is a copy of PNG files, which this version does not read: prepare the data again into "
+            f"another folder, or use folder:{path.parent}/images, which has no labels."
+        )
     expected = {entry.name for entry in fields(kind)}
     if not isinstance(content, dict) or set(content) != expected or content["version"] != VERSION:
         raise UsageError(f"{path} was not written by this version of ssd.data.prepare: prepare the copy again.")
     return kind(**content)
 
 
-def write_json(path: Path, content: CopySettings) -> None:
-    """Write one of the two files whole or not at all, and make sure that it is on the disk."""
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w") as file:
-        json.dump(asdict(content), file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def write_settings(path: Path, content: CopySettings) -> None:
+    """Write one of the two files whole or not at all, and wait until the disk has it."""
+    write_json(path, asdict(content), sync=True)

@@ -11,12 +11,12 @@ from ...commands.errors import UsageError
 from ..dataset import PixelDataset
 from ..request import DataRequest
 from ..transforms import PRESETS
-from .manifest import MANIFEST, SETTINGS, Manifest, read_json
-from .store import STORES
+from .manifest import MANIFEST, SETTINGS, Manifest, read_settings
+from .store import PixelStore
 
 
 class PreparedImages(PixelDataset):
-    """Images that were cropped and resized before, from PNGs or a packed array.
+    """Images that were cropped and resized before, from one array that is mapped into memory.
 
     Its provenance is the original's, with the copy's own content hash. The default preset and the default split stand
     for "as prepared"; any other must be the one that the copy was made with.
@@ -24,14 +24,14 @@ class PreparedImages(PixelDataset):
     Raises
     ------
     UsageError
-        For a folder that is no finished copy, and for a size, preset or split other than the copy's.
+        For a folder that is not a finished copy, and for a size, preset or split other than the copy's.
     """
 
     def __init__(self, request: DataRequest) -> None:
         self.folder = Path(request.path)
         self.manifest = read_manifest(self.folder)
         check_request(request, self.manifest)
-        self.store = STORES[self.manifest.format](self.folder, self.manifest.count, self.manifest.size)
+        self.store = PixelStore(self.folder, self.manifest.count, self.manifest.size)
         labels = read_labels(self.folder, self.manifest)
         super().__init__(request, self.manifest.count, self.manifest.split, labels, self.manifest.num_classes)
         self.read(0)
@@ -54,7 +54,7 @@ class PreparedImages(PixelDataset):
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a finished copy."""
     if (folder / MANIFEST).is_file():
-        return read_json(folder / MANIFEST, Manifest)
+        return read_settings(folder / MANIFEST, Manifest)
     if (folder / SETTINGS).is_file():
         raise UsageError(f"The copy in {folder} is not finished: run the same ssd.data.prepare command again.")
     raise UsageError(f"{folder} has no {MANIFEST}: make a copy with  python -m ssd.data.prepare SPEC --out {folder}.")

@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 
 from ...commands.errors import UsageError
-from ..file_list import FileList
-from ..image_files import ImageFiles
+from ..files import FileList, ImageFiles
 from ..request import DataRequest
 
 SPLITS = {"train": "train", "valid": "valid", "val": "valid", "test": "test", "all": "all"}
@@ -78,7 +77,7 @@ def choose_names(folder: Path, listing: Path | None, split: str, allow_missing: 
     if missing and not allow_missing:
         raise UsageError(
             f"{len(missing)} of the {len(listed)} pictures that {listing} lists for {split!r} are not in {folder}, "
-            f"the first is {missing[0]}: extract the archive again, or use --skip_bad_images true."
+            f"the first is {missing[0]}: extract the archive again, or use --skip_bad_images."
         )
     if not listed:
         raise UsageError(f"{listing} lists no picture for the split {split!r}: use the official file.")

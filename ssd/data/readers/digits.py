@@ -9,10 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
-from torch.utils.data import Dataset
 
 from ...commands.errors import UsageError
-from ..dataset import Item
+from ..dataset import ImageDataset, Item
 from ..request import DataRequest
 
 DIGIT_SIZE = 8
@@ -24,38 +23,31 @@ def digit_pixels() -> tuple[np.ndarray, np.ndarray]:
     return digits.images / 16.0, digits.target
 
 
-class Digits(Dataset[Item]):
+class Digits(ImageDataset):
     """Handwritten digits enlarged to the size asked for by bicubic interpolation.
 
     Items are dicts of `image` (3, size, size), float32 in [-1, 1], and `label`, 0..9. They have no crop, so that only
     the default preset is allowed.
     """
 
-    num_classes = 10
-    bad_images: tuple[str, ...] = ()
-
     def __init__(self, request: DataRequest) -> None:
         if request.preset.name != "adm":
             raise UsageError(f"digits have nothing to crop: leave the preset at adm, got {request.preset.name}.")
-        self.split = request.without_splits()
-        self.request = request
-        pixels, labels = digit_pixels()
+        pixels, self.labels = digit_pixels()
+        super().__init__(request, request.without_splits(), len(pixels), num_classes=10)
         images = torch.from_numpy(pixels).float()[:, None] * 2 - 1
         if request.size != DIGIT_SIZE:
             images = F.interpolate(images, size=(request.size, request.size), mode="bicubic", antialias=True)
         self.images = images.clamp(-1, 1).expand(-1, 3, -1, -1)
-        self.labels = labels
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What a statistics file writes down; see `PixelDataset.provenance`."""
-        pixels, labels = digit_pixels()
-        digest = hashlib.sha256(pixels.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
-        provenance = self.request.provenance(self.split, len(self), digest, self.num_classes)
-        return provenance | {"preset": "none", "filter": "bicubic, antialiased, in floating point"}
+        """As of every data set; nothing is cropped."""
+        return super().provenance | {"preset": "none", "filter": "bicubic, antialiased, in floating point"}
 
-    def __len__(self) -> int:
-        return len(self.images)
+    def content_hash(self) -> str:
+        pixels, labels = digit_pixels()
+        return hashlib.sha256(pixels.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
 
     def __getitem__(self, index: int) -> Item:
         return {"image": self.images[index], "label": int(self.labels[index])}

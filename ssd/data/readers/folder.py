@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...commands.errors import UsageError
-from ..file_list import FileList, map_files, names_below
-from ..image_files import ImageFiles
+from ..files import FileList, ImageFiles, map_files, names_below
 from ..prepared.manifest import MANIFEST, SETTINGS
 from ..reading import UnreadableImage, check_header
 from ..request import DataRequest
@@ -15,21 +14,21 @@ from ..request import DataRequest
 class ImageFolder(ImageFiles):
     """Pictures of any format that Pillow reads, recursively, in sorted order, without labels.
 
-    Hidden files (names that begin with a dot) are skipped; any other file that is no picture is an error, so
-    that a wrong folder is noticed before a long training.
+    Hidden files (names that begin with a dot) are skipped; any other file that is not a picture is an error,
+    so that a wrong folder is noticed before a long training.
 
     Raises
     ------
     UsageError
-        For a folder that is missing or empty, and for a file that is no image.
+        For a folder that is missing or empty, and for a file that is not an image.
     """
 
     def __init__(self, request: DataRequest) -> None:
         files = find_files(Path(request.path))
-        broken = dict(broken_headers(files, keep_going=request.skip_bad_images))
+        broken = dict(broken_headers(files, skip=request.skip_bad_images))
         super().__init__(request, files, request.without_splits())
         for index, reason in broken.items():
-            self.note_bad(index, reason)
+            self.note_bad_index(index, reason)
 
 
 def find_files(root: Path) -> FileList:
@@ -44,11 +43,11 @@ def find_files(root: Path) -> FileList:
     return files
 
 
-def broken_headers(files: FileList, keep_going: bool) -> list[tuple[int, str]]:
-    """Index and reason of every file that is no picture; unless `keep_going`, the first of them is raised."""
+def broken_headers(files: FileList, skip: bool) -> list[tuple[int, str]]:
+    """Index and reason of every file that is not a picture; unless they are skipped, the first of them is raised."""
     broken = []
     for index, error in enumerate(map_files(files, _header_error, description="checking images")):
-        if error is not None and not keep_going:
+        if error is not None and not skip:
             raise error
         if error is not None:
             broken.append((index, str(error)))

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -70,20 +70,12 @@ class HubStream(ImageStream):
                 number += 1
 
 
-class Columns:
-    """Which columns hold the picture and the label.
+class Columns(NamedTuple):
+    """Which columns hold the picture and the label, if there is one, and how many classes there are."""
 
-    Parameters
-    ----------
-    image : str
-    label : str, optional
-    num_classes : int, optional
-    """
-
-    def __init__(self, image: str, label: str | None, num_classes: int | None) -> None:
-        self.image = image
-        self.label = label
-        self.num_classes = num_classes
+    image: str
+    label: str | None
+    num_classes: int | None
 
 
 def load(request: DataRequest, streaming: bool) -> Any:

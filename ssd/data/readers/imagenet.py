@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...commands.errors import UsageError
-from ..file_list import FileList
-from ..image_files import ImageFiles
+from ..files import FileList, ImageFiles
 from ..request import DataRequest
 
 SPLITS = {"train": "train", "val": "val", "valid": "val"}
@@ -62,7 +61,7 @@ def class_folders(root: Path, split: str) -> list[str]:
     names = sorted(entry.name for entry in os.scandir(root / split) if not entry.name.startswith("."))
     wrong = [name for name in names if not WNID.fullmatch(name)]
     if wrong or not names:
-        problem = f"holds {wrong[0]}, which is no class folder" if wrong else "is empty"
+        problem = f"holds {wrong[0]}, which is not a class folder" if wrong else "is empty"
         raise UsageError(f"{root}/{split} {problem}: {expected_tree(root)}")
     return names
 

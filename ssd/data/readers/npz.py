@@ -61,7 +61,7 @@ def read_archive(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     except UsageError:
         raise
     except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise UsageError(f"{path} is no complete npz archive ({error}): write it again.") from error
+        raise UsageError(f"{path} is not a complete npz archive ({error}): write it again.") from error
     except ValueError as error:
         raise UsageError(f"{path} cannot be read as plain arrays ({error}).") from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or len(images) == 0:

@@ -92,5 +92,5 @@ def read_label(files: dict[str, Any], name: str) -> int | None:
             return int(files["cls"])
         label = json.loads(files["json"]).get("label") if "json" in files else None
     except (ValueError, AttributeError) as error:
-        raise UsageError(f"The label of {name} is no number ({error}).") from error
+        raise UsageError(f"The label of {name} is not a number ({error}): correct the shard.") from error
     return label if isinstance(label, int) else None

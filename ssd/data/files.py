@@ -1,16 +1,22 @@
-"""Names of many files below one folder, in little memory."""
+"""Data made of many picture files below one folder: their names in little memory, and the data set of them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 from tqdm.auto import tqdm
+
+from .dataset import PixelDataset
+from .reading import read_rgb
+from .request import DataRequest
 
 T = TypeVar("T")
 
@@ -18,37 +24,33 @@ THREADS = 8
 BLOCK = 256
 
 
-class FileList(Sequence[Path]):
+class FileList:
     """Paths below `root`, in the order of `names`.
 
-    Millions of Python strings would be copied into every worker process as soon as their reference counts are touched;
-    here they are two arrays, which stay shared.
+    Millions of Python strings would be copied into every worker process as soon as their reference counts are touched.
+    Here they are one array of bytes, padded to the longest name, which stays shared.
 
     Parameters
     ----------
     root : pathlib.Path
     names : iterable of str
         Paths relative to `root`, with "/" between their parts.
+
+    Examples
+    --------
+    >>> files = FileList(Path("/data"), ["a.png", "more/b.png"])
+    >>> len(files), files.name(1), files[-1].as_posix()
+    (2, 'more/b.png', '/data/more/b.png')
     """
 
     def __init__(self, root: Path, names: Iterable[str]) -> None:
         self.root = root
-        encoded = [os.fsencode(name) for name in names]
-        self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
-        self._text = b"".join(encoded)
+        self._names = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)  # no name ends with NUL
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._names)
 
-    @overload
-    def __getitem__(self, index: int) -> Path: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Path]: ...
-
-    def __getitem__(self, index: int | slice) -> Path | list[Path]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> Path:
         return self.root / self.name(index)
 
     def __iter__(self) -> Iterator[Path]:
@@ -56,11 +58,7 @@ class FileList(Sequence[Path]):
 
     def name(self, index: int) -> str:
         """The path relative to `root`."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"file {index} of {len(self)}")
-        index %= len(self)
-        start = int(self._ends[index - 1]) if index else 0
-        return os.fsdecode(self._text[start : int(self._ends[index])])
+        return os.fsdecode(self._names[index])
 
     def content_hash(self) -> str:
         """SHA-256 of the sorted relative names and file sizes; a missing file counts as size -1."""
@@ -69,11 +67,45 @@ class FileList(Sequence[Path]):
         return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
+class ImageFiles(PixelDataset):
+    """Pictures of any format that Pillow reads, decoded, cropped and resized when they are asked for.
+
+    Parameters
+    ----------
+    request : DataRequest
+    files : FileList
+    split : str
+    labels, num_classes
+        See `PixelDataset`.
+    """
+
+    def __init__(
+        self,
+        request: DataRequest,
+        files: FileList,
+        split: str,
+        labels: np.ndarray | None = None,
+        num_classes: int | None = None,
+    ) -> None:
+        self.files = files
+        super().__init__(request, len(files), split, labels, num_classes)
+
+    def pixels(self, index: int) -> np.ndarray:
+        file = self.files[index]
+        return self.request.preset.apply(read_rgb(partial(Image.open, file), str(file)), self.size, str(file))
+
+    def image_name(self, index: int) -> str:
+        return self.files.name(index)
+
+    def content_hash(self) -> str:
+        return self.files.content_hash()
+
+
 def map_files(files: FileList, function: Callable[[Path], T], description: str) -> Iterator[T]:
     """`function` of every file, in order, by threads (network disks answer late), with a bar when it takes long."""
 
     def work(start: int) -> list[T]:
-        return [function(file) for file in files[start : start + BLOCK]]
+        return [function(files[index]) for index in range(start, min(start + BLOCK, len(files)))]
 
     with (
         ThreadPoolExecutor(THREADS) as pool,

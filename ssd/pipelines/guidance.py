@@ -1,0 +1,115 @@
+"""The network as the pipelines call it: with class labels, with classifier-free guidance, without gradients.
+
+The rule for classes, in this file alone: of a network with n class embeddings the last one, n - 1, stands for "no
+class". It is what guidance calls unconditional, what training puts where it drops a label, and what nobody draws images
+of by default. A pipeline accepts it as a label, which samples without a class.
+
+Shape letters: B batch, C channels; h w the size of x_t, H W the size of the prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from diffusers.models.modeling_utils import ModelMixin
+
+from ..operators.sizes import Size
+
+
+def number_of_classes(unet: ModelMixin) -> int:
+    """How many classes images can be drawn of: 0 for an unconditional network, else all embeddings but "no class".
+
+    A network with a single embedding has one class.
+
+    Examples
+    --------
+    >>> from flexi_unet import FlexiUNet2DModel
+    >>> unet = FlexiUNet2DModel(sample_size=8, block_out_channels=(32, 32), num_class_embeds=11)
+    >>> number_of_classes(unet), no_class_label(unet)
+    (10, 10)
+    """
+    embeddings = unet.config.num_class_embeds
+    return max(1, embeddings - 1) if embeddings else 0
+
+
+def no_class_label(unet: ModelMixin) -> int:
+    """The label that stands for "no class": the last class embedding. A ValueError for an unconditional network."""
+    if not unet.config.num_class_embeds:
+        raise ValueError("An unconditional network has no class labels, and no label for 'no class'.")
+    return unet.config.num_class_embeds - 1
+
+
+def check_labels(
+    unet: ModelMixin, labels: Sequence[int] | torch.Tensor | None, batch_size: int, scale: float
+) -> torch.Tensor | None:
+    """The labels as a tensor (B,), int64; None for an unconditional network.
+
+    Raises
+    ------
+    ValueError
+        For labels where there must be none, no labels where there must be some, labels that are not B integers in
+        0..n-1, or a guidance scale other than 1 without classes.
+    """
+    embeddings = unet.config.num_class_embeds
+    if not embeddings:
+        if labels is not None:
+            raise ValueError("This model is unconditional: it takes no class_labels.")
+        if scale != 1.0:
+            raise ValueError(f"guidance_scale={scale} needs a class-conditional model and class_labels.")
+        return None
+    wanted = f"{batch_size} integers in 0..{embeddings - 1} ({embeddings - 1} means no class)"
+    if labels is None:
+        raise ValueError(f"The model is class-conditional: give class_labels, {wanted}.")
+    tensor = torch.as_tensor(labels)
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ValueError(f"class_labels must be {wanted}, got numbers of type {tensor.dtype}.")
+    if tensor.shape != (batch_size,) or int(tensor.min()) < 0 or int(tensor.max()) >= embeddings:
+        raise ValueError(f"class_labels must be {wanted}, got {tensor.tolist()}.")
+    return tensor.to(torch.int64)
+
+
+@dataclass(frozen=True)
+class GuidedNetwork:
+    """A network, the classes of a batch, and how strongly they guide.
+
+    Attributes
+    ----------
+    unet : ModelMixin
+        A `FlexiUNet2DModel`, or a `UNet2DModel` where the image keeps its size.
+    labels : torch.Tensor or None
+        (B,), int64, on the network's device; None for an unconditional network.
+    scale : float
+        unconditional + scale * (conditional - unconditional), arXiv:2207.12598; 1 is off and costs a single call.
+    """
+
+    unet: ModelMixin
+    labels: torch.Tensor | None = None
+    scale: float = 1.0
+
+    def __call__(self, x_t: torch.Tensor, timestep: torch.Tensor, output_size: Size) -> torch.Tensor:
+        """The prediction of D_s x_0 in the dtype of x_t: (B, C, h, w) -> (B, C, H, W); `timestep` has shape (1,)."""
+        if self.labels is None or self.scale == 1.0:
+            return _predict(self.unet, x_t, timestep, output_size, self.labels)
+        no_class = torch.full_like(self.labels, no_class_label(self.unet))
+        unconditional = _predict(self.unet, x_t, timestep, output_size, no_class)
+        conditional = _predict(self.unet, x_t, timestep, output_size, self.labels)
+        return unconditional + self.scale * (conditional - unconditional)
+
+    def split(self, parts: int) -> list[GuidedNetwork]:
+        """The same for consecutive parts of the batch, of lengths as `torch.Tensor.tensor_split` makes them."""
+        if self.labels is None:
+            return [self] * parts
+        return [replace(self, labels=labels) for labels in self.labels.tensor_split(parts)]
+
+
+def _predict(
+    unet: ModelMixin, x_t: torch.Tensor, timestep: torch.Tensor, output_size: Size, labels: torch.Tensor | None
+) -> torch.Tensor:
+    """One call of the network."""
+    grows = {} if tuple(x_t.shape[-2:]) == output_size else {"output_size": output_size}
+    with torch.inference_mode():
+        prediction = unet(x_t.to(unet.dtype), timestep, labels, return_dict=False, **grows)[0]
+    # A copy is an ordinary tensor, and safe from CUDA graphs, which write the next result into this one.
+    return prediction.to(x_t.dtype, copy=True)

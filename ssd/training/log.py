@@ -1,0 +1,144 @@
+"""What a run writes down: losses gathered on the device, and `log.csv` as one of accelerate's trackers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker, on_main_process
+
+from ..commands.files import write_text
+from .batches import Batch
+
+MORE_COLUMNS = ("learning_rate", "gradient_norm", "images_per_second", "loader_share", "bad_steps", "seconds")
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """What one line of the log says, the same on all processes.
+
+    Attributes
+    ----------
+    values : dict of str to float
+        loss, one loss per level that was drawn, gradient_norm, images_per_second, loader_share (the part of the time
+        spent waiting for images), bad_steps (skipped since the start of the process), seconds (likewise).
+    bad_in_a_row : int
+        Skipped steps up to now without a good one between them.
+    stop : bool
+        Whether any process was asked to stop.
+    """
+
+    values: dict[str, float]
+    bad_in_a_row: int
+    stop: bool
+
+
+class TrainingLog:
+    """Collects numbers without reading them; `row` reads all of them at once, which waits for the device.
+
+    Parameters
+    ----------
+    accelerator : Accelerator
+    level_names : list of str
+        Such as "loss_64x64", finest first.
+    """
+
+    def __init__(self, accelerator: Accelerator, level_names: list[str]) -> None:
+        self._accelerator = accelerator
+        self._level_names = level_names
+        self._start = time.perf_counter()
+        self._reset()
+
+    def add_batch(self, batch: Batch, losses: torch.Tensor) -> None:
+        """Note the losses (B,) of one batch."""
+        self._losses[batch.level] += losses.detach().mean()
+        self._batches[batch.level] += 1
+        self._images += len(batch.numbers) * self._accelerator.num_processes
+        self._waited += batch.seconds_waited
+
+    def add_step(self, gradient_norm: torch.Tensor) -> None:
+        """Note a finished optimizer step."""
+        self._norm += gradient_norm
+        self._steps += 1
+
+    def row(self, guard_counts: torch.Tensor, stop: bool) -> LogRow:
+        """The means since the last row, over all processes; guard_counts: (2,), skipped steps in all and in a row."""
+        own = torch.cat([self._losses, self._norm[None], guard_counts, torch.full_like(self._norm[None], float(stop))])
+        *losses, norm, bad, in_a_row, stopping = self._accelerator.reduce(own, reduction="mean").tolist()
+        now = time.perf_counter()
+        values = {"loss": sum(losses) / max(1, sum(self._batches))}
+        values |= {name: loss / count for name, loss, count in zip(self._level_names, losses, self._batches) if count}
+        values["gradient_norm"] = norm / max(1, self._steps)
+        values["images_per_second"] = self._images / (now - self._since)
+        values["loader_share"] = self._waited / (now - self._since)
+        values["bad_steps"] = bad
+        values["seconds"] = now - self._start
+        self._reset()
+        return LogRow(values, int(in_a_row), stopping > 0)
+
+    def _reset(self) -> None:
+        device = self._accelerator.device
+        self._losses = torch.zeros(len(self._level_names), device=device)
+        self._norm = torch.zeros((), device=device)
+        self._batches = [0] * len(self._level_names)
+        self._steps = self._images = 0
+        self._waited = 0.0
+        self._since = time.perf_counter()
+
+
+class CsvTracker(GeneralTracker):
+    """`log.csv`, a line per logged step, which any program reads.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    level_names : list of str
+        The columns are step, loss, these, and `MORE_COLUMNS`.
+    last_step : int
+        Where the run continues: lines of later steps, left by an interrupted process, are dropped.
+    """
+
+    name = "csv"
+    requires_logging_directory = False
+
+    def __init__(self, path: Path, level_names: list[str], last_step: int = 0) -> None:
+        super().__init__()
+        self.path = path
+        self.columns = ["step", "loss", *level_names, *MORE_COLUMNS]
+        self._last_step = last_step
+
+    @property
+    def tracker(self) -> Path:
+        """The file."""
+        return self.path
+
+    @on_main_process
+    def start(self) -> None:
+        """Write the header, and the lines that stay."""
+        kept = [row for row in read_log(self.path) if int(row["step"]) <= self._last_step]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept)
+        write_text(self.path, text.getvalue())
+
+    @on_main_process
+    def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
+        """Append one line."""
+        row = {"step": step} | {name: f"{value:.6g}" for name, value in values.items()}
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """The lines of a log.csv; none where there is no file yet."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

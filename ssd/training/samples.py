@@ -1,0 +1,44 @@
+"""Grids of samples during training, always from the same noise, drawn by all processes together."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from flexi_unet import FlexiUNet2DModel
+
+from ..commands.files import whole_file
+from ..pipeline_ssd import SSDPipeline
+from ..sampling.pictures import image_grid
+from ..scheduling_ssd import SSDScheduler
+from ..seeding import torch_generator
+from .config import TrainConfig
+
+NUM_SAMPLES = 64
+
+
+def save_sample_grid(
+    config: TrainConfig, accelerator: Accelerator, unet: FlexiUNet2DModel, scheduler: SSDScheduler, path: Path
+) -> None:
+    """Draw 64 images and write them as one picture; `unet` is in evaluation mode afterwards."""
+    unet.eval()
+    pipeline = SSDPipeline(unet, copy.deepcopy(scheduler))
+    pipeline.set_progress_bar_config(desc="sampling", leave=False, disable=not accelerator.is_main_process)
+    share = math.ceil(NUM_SAMPLES / accelerator.num_processes)
+    mine = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+    classes = unet.config.num_class_embeds
+    (images,) = pipeline(
+        share,
+        num_inference_steps=max(config.sample_steps, config.levels),
+        generator=[torch_generator(config.seed, "samples", i) for i in mine],
+        class_labels=[i % (classes - 1) for i in mine] if classes else None,
+        output_type="latent",
+        return_dict=False,
+    )
+    images = accelerator.gather(images.to(accelerator.device))[:NUM_SAMPLES]
+    if accelerator.is_main_process:
+        with whole_file(path) as temporary:
+            image_grid(images).save(temporary)

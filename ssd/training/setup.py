@@ -1,0 +1,136 @@
+"""From settings to the parts of a run: data, network, process, and where it continues; checked on all processes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from flexi_unet import FlexiUNet2DModel
+
+from ..commands.errors import UsageError
+from ..data import ImageStream, open_dataset
+from ..data.dataset import ImageDataset
+from ..scheduling_ssd import SSDScheduler
+from .checkpoints import read_progress
+from .config import TrainConfig, build_scheduler, build_unet, load_weights
+from .engine import check_agreement
+from .run_folder import check_out_folder
+from .summary import summarize
+
+
+@dataclass
+class Setup:
+    """What a run starts with.
+
+    Attributes
+    ----------
+    config : TrainConfig
+        With the batch size that fits the number of processes.
+    dataset : ImageDataset or ImageStream
+    unet : FlexiUNet2DModel
+        On the CPU, with new weights, or those of --init_from.
+    scheduler : SSDScheduler
+    checkpoint : pathlib.Path or None
+        What to resume from.
+    notes : list of str
+        What people should know.
+    """
+
+    config: TrainConfig
+    dataset: ImageDataset | ImageStream
+    unet: FlexiUNet2DModel
+    scheduler: SSDScheduler
+    checkpoint: Path | None
+    notes: list[str]
+
+    @property
+    def summary(self) -> str:
+        """The resolved configuration, the levels with their cost, and what will be written."""
+        return summarize(self.config, self.unet, self.scheduler, self.dataset.count)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What must be the same on all processes."""
+        provenance = self.dataset.provenance
+        facts = {"the checkpoint to resume": self.checkpoint and self.checkpoint.name}
+        facts |= {f"the data's {name}": value for name, value in provenance.items()}
+        return facts | {f"--{name}": value for name, value in asdict(self.config).items()}
+
+
+def set_up(config: TrainConfig, accelerator: Accelerator) -> Setup:
+    """The parts of the run that `config` describes; nothing is written.
+
+    Raises
+    ------
+    UsageError
+        On all processes, if one finds something wrong or they disagree.
+    """
+    setup, problem = None, None
+    try:
+        setup = _set_up(config, accelerator.num_processes)
+        facts = setup.facts if accelerator.num_processes > 1 else {}
+    except (ValueError, OSError) as error:
+        facts, problem = {}, str(error)
+    check_agreement(accelerator, facts, problem)
+    assert setup is not None  # else there was a problem
+    return setup
+
+
+def _set_up(config: TrainConfig, num_processes: int) -> Setup:
+    torch.manual_seed(config.seed)  # of the network's first weights
+    checkpoint, notes = check_out_folder(config)
+    dataset = open_training_data(config)
+    unet = build_unet(config, number_of_classes(config, dataset))
+    scheduler = build_scheduler(config)
+    notes += unused_settings(config, unet)
+    if config.init_from and checkpoint is None:
+        load_weights(unet, config.init_from)
+    if checkpoint is not None:
+        config, note = fit_batch_size(config, read_progress(checkpoint).global_batch, num_processes)
+        notes += note
+    return Setup(config, dataset, unet, scheduler, checkpoint, notes)
+
+
+def open_training_data(config: TrainConfig) -> ImageDataset | ImageStream:
+    """The data set that `config` names."""
+    dataset = open_dataset(config.data, config.res, config.crop_preset, skip_bad_images=config.skip_bad_images)
+    if isinstance(dataset, ImageStream) and config.level_batch_scale != 1:
+        raise UsageError(
+            f"--level_batch_scale {config.level_batch_scale} needs data with random access, and {config.data} is a "
+            "stream: use 1, or prepare a copy with python -m ssd.data.prepare."
+        )
+    return dataset
+
+
+def number_of_classes(config: TrainConfig, dataset: ImageDataset | ImageStream) -> int | None:
+    """The number of classes in the data, if the run is class-conditional."""
+    if not config.class_conditional:
+        return None
+    classes = dataset.num_classes
+    if not classes:
+        raise UsageError(f"--class_conditional needs data with labels, but {config.data} has none.")
+    return classes
+
+
+def unused_settings(config: TrainConfig, unet: FlexiUNet2DModel) -> list[str]:
+    """Notes about settings that change nothing."""
+    sides = [min(size) for size in unet.stage_sizes]
+    unused = [side for side in config.attention_resolutions if side not in sides]
+    return [f"attention_resolutions {unused}: no stage has this side, they have {sides}."] if unused else []
+
+
+def fit_batch_size(config: TrainConfig, before: int, num_processes: int) -> tuple[TrainConfig, list[str]]:
+    """After a change of the number of processes keep the global batch `before`, if it divides; with a note."""
+    now = config.batch_size * num_processes
+    if before == now:
+        return config, []
+    if before % num_processes == 0:
+        size = before // num_processes
+        return replace(config, batch_size=size), [
+            f"batch_size is {size} on {num_processes} processes: the global batch stays {before}."
+        ]
+    return config, [f"the global batch {before} becomes {now}: it does not divide evenly."]
