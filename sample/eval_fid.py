@@ -1,8 +1,8 @@
 """Distances between generated images and a data set, with all that is needed to defend them.
 
     accelerate launch sample/eval_fid.py --model runs/celeba64 --ref celeba:/data/celeba --steps 1000 --out eval/
-    python sample/eval_fid.py --images samples/ --ref stats/celeba64_adm_train.npz --metrics fid,kid,swd
-    python sample/eval_fid.py stats --ref celeba:/data/celeba --preset adm --size 64 --out stats/celeba64_adm_train.npz
+    python sample/eval_fid.py --images samples/ --ref stats/celeba64_adm.npz --metrics fid,kid,swd
+    python sample/eval_fid.py stats --ref celeba:/data/celeba --crop_preset adm --res 64 --out stats/celeba64_adm.npz
     python sample/eval_fid.py --model runs/digits --ref digits --features pixels --num 512
 
 The first and the last draw images and measure them (report.json, report.md and the images in --out; without it the
@@ -13,132 +13,172 @@ makes statistics of a data set once for all. What is computed, and what is refus
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+from accelerate import PartialState
 
 from ssd.commands.errors import UsageError, exit_on_usage_error
+from ssd.commands.files import write_json
 from ssd.commands.parser import CommandParser
-from ssd.evaluation.config import EvalConfig, StatsConfig
+from ssd.evaluation.config import EvalConfig, FeatureSettings, StatsConfig
 from ssd.evaluation.features.digit_classifier import digit_recognition
-from ssd.evaluation.images import Size
+from ssd.evaluation.features.extractors import Extractor
+from ssd.evaluation.generated import GeneratedImages, open_generated
+from ssd.evaluation.measure import Measured, Measurer
 from ssd.evaluation.metrics import all_metrics
+from ssd.evaluation.plan import QUERIES, MeasurePlan
 from ssd.evaluation.processes import end_processes, start_processes
-from ssd.evaluation.reference import DatasetReference, StatisticsReference, preset_notes
-from ssd.evaluation.report import (
-    build_report,
+from ssd.evaluation.protocol import (
     check_same_protocol,
+    command_line,
     count_warnings,
-    format_number,
     make_protocol,
     read_baseline,
-    report_pictures,
-    write_report,
+    versions,
 )
-from ssd.evaluation.sampling import FULL, level_folder
+from ssd.evaluation.reference import Reference, open_reference
+from ssd.evaluation.report import Report, format_number, list_neighbours, report_pictures, write_report
 from ssd.evaluation.statistics import save_statistics
-from ssd.evaluation.subjects import FolderSubject, ModelSubject
+from ssd.operators.sizes import Size
 
-QUERIES = 16
-SWITCHES = ("--stream", "--overwrite", "--bf16")
-Config = TypeVar("Config", EvalConfig, StatsConfig)
+RENAMED = {"preset": "crop_preset", "keep": "keep_features"}
 
 
 def main() -> None:
     with exit_on_usage_error():
-        arguments = tidy(sys.argv[1:])
+        config = read_settings()
+        config.check_settings()
         try:
-            if arguments[:1] == ["stats"]:
-                make_statistics(parse(StatsConfig, arguments[1:]))
+            if isinstance(config, StatsConfig):
+                make_statistics(config)
             else:
-                evaluate(parse(EvalConfig, arguments))
+                evaluate(config)
         finally:
             end_processes()
+
+
+def read_settings(arguments: Sequence[str] | None = None) -> EvalConfig | StatsConfig:
+    """Settings from the command line: of the evaluation, or of its subcommand `stats`."""
+    parser = CommandParser(description=__doc__, renamed=RENAMED)
+    parser.add_class_arguments(EvalConfig)
+    stats = CommandParser(description=make_statistics.__doc__, renamed={**RENAMED, "size": "res"})
+    stats.add_class_arguments(StatsConfig)
+    parser.add_subcommand("stats", stats)
+    settings = parser.parse_args(arguments)
+    return StatsConfig(**settings.stats.as_dict()) if "stats" in settings else EvalConfig(**settings.as_dict())
 
 
 def evaluate(config: EvalConfig) -> None:
     """Draw or read images, measure them and the reference, compare, report."""
     baseline = read_baseline(config.baseline) if config.baseline else None
     state = start_processes(config.device)
-    device = config.device or str(state.device)
+    images = open_generated(config, config.device or str(state.device))
+    reference = open_reference(config, square_side(images.size))
+    measurer = open_measurer(config, reference, state)
+    warnings = [*images.warnings, *reference.check(images, measurer.extractors, config.metric_names)]
+    protocol = protocol_of(config, images, reference.provenance, measurer.extractors)
+    check_baseline(config, baseline, protocol, complete=False)  # what is known already: hours may follow
+    warn(warnings, state.is_main_process)
 
-    subject = ModelSubject(config, device) if config.model else FolderSubject(config)
-    side = square_side(subject.size)
-    reference = StatisticsReference(config) if config.ref_is_statistics else DatasetReference(config, side)
-    with state.local_main_process_first():  # which may download
-        extractors = config.load_extractors(device, reference.default_extractor)
-    notes = [*subject.notes, *reference.check(subject.size, extractors), *preset_notes(subject.preset, reference)]
-    if baseline is not None:  # what is known already: hours may follow
-        protocol = make_protocol(config, subject.provenance, reference.provenance(), extractors)
-        check_same_protocol(protocol, baseline["protocol"], str(config.baseline), complete=False)
-    warn(notes, state.is_main_process)
-
-    generated = subject.measure(extractors, state)
-    real = reference.measure(extractors, state, generated[FULL].first[:QUERIES])
-    coarse = {
-        size: (reference.measure_level(reduction, extractors, state), generated[level_folder(size)])
-        for size, reduction in subject.reductions.items()
-    }
+    kept, patches, is_digits = config.keep_features, "swd" in config.metric_names, config.ref == "digits"
+    generated = images.measure(measurer, MeasurePlan.of_generated(kept, patches, keep_pixels=is_digits))
+    full = generated[images.size]
+    real = reference.measure(measurer, MeasurePlan.of_reference(kept, patches), full.first[:QUERIES])
+    levels = measure_levels(images, reference, generated, measurer)
     if not state.is_main_process:
         return
 
-    labels = [extractor.label for extractor in extractors]
-    numbers = all_metrics(config.metric_names, labels, real, generated[FULL], coarse, config.seed)
-    if config.ref == "digits":
-        numbers |= digit_recognition([generated[FULL].images])
-    further = count_warnings(generated[FULL])
-    warn(further)
-    report = build_report(
-        config,
-        numbers,
-        samples={**subject.provenance, "pixels_sha256": generated[FULL].pixels_sha256},
-        reference=reference.provenance(real),
-        extractors=extractors,
-        neighbours=real.neighbours,
-        warnings=notes + further,
-        num_processes=state.num_processes,
-        baseline=baseline,
+    labels = [extractor.label for extractor in measurer.extractors]
+    metrics = all_metrics(config.metric_names, labels, real, full, levels, config.seed)
+    if is_digits:
+        metrics |= digit_recognition([full.images])
+    warn(count_warnings(full))
+    protocol = protocol_of(config, images, {**reference.provenance, **real.provenance}, measurer.extractors)
+    check_baseline(config, baseline, protocol, complete=True)
+    report = Report(
+        metrics=metrics,
+        protocol=protocol,
+        samples={**images.provenance, "pixels_sha256": full.pixels_sha256},
+        settings=asdict(config),
+        neighbours=list_neighbours(real.neighbours),
+        warnings=warnings + count_warnings(full),
+        versions=versions(),
+        commands=[command_line(state.num_processes)],
+        baseline=baseline and {"path": config.baseline, "metrics": baseline["metrics"]},
     )
-    pictures = report_pictures(generated[FULL], real.neighbours, reference)
-    show(report["metrics"])
-    for path in write_report(config, report, pictures):
+    show(report.metrics)
+    for path in write(config, report, report_pictures(full, real.neighbours, reference.pictures)):
         print(f"wrote {path}")
 
 
 def make_statistics(config: StatsConfig) -> None:
-    """The command `stats`: measure a data set once, for many evaluations."""
+    """Measure a data set once, for many evaluations.
+
+    python sample/eval_fid.py stats --ref celeba:/data/celeba --crop_preset adm --res 64 --out stats/celeba64_adm.npz
+    python sample/eval_fid.py --images samples/ --ref stats/celeba64_adm.npz
+    """
     state = start_processes(config.device)
-    reference = DatasetReference(config, config.size)
-    with state.local_main_process_first():  # which may download
-        extractors = config.load_extractors(config.device or str(state.device), reference.default_extractor)
-    measured = reference.measure(extractors, state)
+    reference = open_reference(config, config.res)
+    measurer = open_measurer(config, reference, state)
+    measured = reference.measure(measurer, MeasurePlan.of_reference(config.keep_features))
     if state.is_main_process:
-        statistics = measured.features[extractors[0].label]
-        statistics.provenance = {**reference.provenance(measured), **extractors[0].provenance}
+        extractor = measurer.extractors[0]
+        statistics = measured.features[extractor.label]
+        statistics.provenance = {**reference.provenance, **measured.provenance, **extractor.provenance}
         save_statistics(Path(config.out), statistics)
         print(f"wrote {config.out}: {measured.count} images, {len(statistics.mean)} features")
 
 
-def parse(kind: type[Config], arguments: Sequence[str]) -> Config:
-    """Settings from the command line, checked as far as that goes without reading anything."""
-    parser = CommandParser(description=__doc__)
-    parser.add_class_arguments(kind)
-    config = kind(**parser.parse_args(list(arguments)).as_dict())
-    config.check_settings()
-    return config
+def open_measurer(config: FeatureSettings, reference: Reference, state: PartialState) -> Measurer:
+    """The measurer with the extractors of --features, or with the reference's own."""
+    with state.local_main_process_first():  # which may download
+        names = config.extractor_names or [reference.default_extractor]
+        extractors = config.load_extractors(names, config.device or str(state.device))
+    return Measurer(extractors, state, config.batch_size, config.num_workers)
 
 
-def tidy(arguments: Sequence[str]) -> list[str]:
-    """The command line with --inception-weights spelled --inception_weights, and a bare switch meaning true."""
-    tidied = []
-    for argument, following in zip(arguments, [*arguments[1:], "--"]):
-        if argument.startswith("--"):
-            name, equals, value = argument.partition("=")
-            argument = name.replace("-", "_").replace("__", "--", 1) + equals + value
-        tidied.append(argument)
-        if argument in SWITCHES and following.startswith("--"):
-            tidied.append("true")
-    return tidied
+def measure_levels(
+    images: GeneratedImages, reference: Reference, generated: Mapping[Size, Measured], measurer: Measurer
+) -> dict[Size, tuple[Measured, Measured]]:
+    """Reference and predictions at every coarser level that was asked for."""
+    pictures = reference.pictures
+    if pictures is None:
+        return {}
+    count, plan, desc = len(pictures), MeasurePlan(), "reference, coarser"
+    return {
+        size: (measurer.measure(pictures.reduced(reduction), count, plan, desc=desc), generated[size])
+        for size, reduction in images.reductions.items()
+    }
+
+
+def protocol_of(
+    config: EvalConfig, images: GeneratedImages, reference: Mapping[str, Any], extractors: Sequence[Extractor]
+) -> dict[str, Any]:
+    """The protocol, with what is known of the reference."""
+    return make_protocol(images.provenance, reference, extractors, config.keep_features, config.seed)
+
+
+def check_baseline(
+    config: EvalConfig, baseline: Mapping[str, Any] | None, protocol: Mapping[str, Any], complete: bool
+) -> None:
+    """Refuse a baseline of another protocol; not `complete`: parts of ours are not known yet."""
+    if baseline is not None:
+        check_same_protocol(protocol, baseline["protocol"], str(config.baseline), complete)
+
+
+def write(config: EvalConfig, report: Report, pictures: Mapping[str, Any]) -> list[Path]:
+    """Write what --out asks for; returns what was written."""
+    if config.report_folder is None:
+        write_json(Path(str(config.out)), asdict(report))
+        return [Path(str(config.out))]
+    written = write_report(report, pictures, config.report_folder)
+    if config.model and not config.out:
+        written.append(Path(config.model) / "metrics.json")
+        write_json(written[-1], {"metrics": report.metrics, "settings": report.settings})
+    return written
 
 
 def square_side(size: Size) -> int:
@@ -148,13 +188,13 @@ def square_side(size: Size) -> int:
     return size[0]
 
 
-def warn(notes: Sequence[str], here: bool = True) -> None:
+def warn(warnings: Sequence[str], here: bool = True) -> None:
     """Print warnings, on one process."""
-    for note in notes if here else ():
-        print(f"warning: {note}", file=sys.stderr)
+    for warning in warnings if here else ():
+        print(f"warning: {warning}", file=sys.stderr)
 
 
-def show(metrics: dict[str, Any]) -> None:
+def show(metrics: Mapping[str, Any]) -> None:
     """Print the numbers."""
     for name, value in metrics.items():
         print(f"{name:44} {format_number(value)}")

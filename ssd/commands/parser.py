@@ -23,6 +23,7 @@ class CommandParser(jsonargparse.ArgumentParser):
     - A switch is written `--resume`, `--resume true` or `--resume false`.
     - `--inception-weights` is `--inception_weights`.
     - Flags that were renamed are still understood, with a note.
+    - A command may have subcommands, each with flags of its own: the first word of the command line chooses one.
 
     Parameters
     ----------
@@ -35,6 +36,7 @@ class CommandParser(jsonargparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
         self._renamed = dict(renamed or {})
+        self._subcommands: dict[str, CommandParser] = {}
 
     def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
         """As jsonargparse's; a bool becomes a switch that needs no value."""
@@ -44,9 +46,25 @@ class CommandParser(jsonargparse.ArgumentParser):
                 action.nargs, action.const = "?", True
         return added
 
+    def add_subcommand(self, name: str, parser: CommandParser) -> None:
+        """Let the first word `name` hand the rest of the command line to `parser`.
+
+        jsonargparse's own subcommands would ask for the command's required flags beside the subcommand's, drop flags
+        before the subcommand's name in silence, and take the value of a misspelled flag for such a name.
+        """
+        parser.prog = f"{self.prog} {name}"
+        self._subcommands[name] = parser
+        self.epilog = f"Subcommands, each with its own --help: {', '.join(self._subcommands)}."
+
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """As jsonargparse's, after the flags were brought to their present spelling."""
-        given = sys.argv[1:] if args is None else args
+        """As jsonargparse's, after the flags were brought to their present spelling.
+
+        A subcommand's settings are the only entry of the result, under the subcommand's name.
+        """
+        given = sys.argv[1:] if args is None else list(args)
+        if given and given[0] in self._subcommands:
+            settings = self._subcommands[given[0]].parse_args(given[1:], *more, **kwargs)
+            return jsonargparse.Namespace({given[0]: settings})
         return super().parse_args([self._present_spelling(str(argument)) for argument in given], *more, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -70,12 +88,12 @@ class CommandParser(jsonargparse.ArgumentParser):
 
     def _suggestion(self, text: str) -> str:
         """' Did you mean ..?' for the unknown key or flag that an error message names."""
-        match = re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: --([\w-]+)", text)
+        match = re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: (?:--)?([\w-]+)", text)
         if match is None:
             return ""
         unknown = (match[1] or match[2]).replace("-", "_")
         if unknown in self._renamed:
             return f" It is now called '{self._renamed[unknown]}'."
-        known = [action.dest for action in self._actions if action.dest != "help"]
+        known = [action.dest for action in self._actions if action.dest != "help"] + list(self._subcommands)
         nearest = difflib.get_close_matches(unknown, known, n=1, cutoff=0.4)
         return f" Did you mean '{nearest[0]}'?" if nearest else f" Known are: {', '.join(known)}."

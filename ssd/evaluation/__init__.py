@@ -1,7 +1,11 @@
 """Evaluation: images, features, their statistics, and distances between generated images and a data set.
 
-One idea per file: `images` (what is measured), `inception` and `features` (pixels -> vectors), `patches`
-(pixels -> Laplacian bands), `measure` (one pass over images), `statistics` (sums, archives, provenance),
-`frechet`, `kid`, `sliced_wasserstein`, `precision_recall` (the distances), `metrics` (all of them by name),
-`sampling` and `levels` (images of a model), `protocol` and `report` (what is said about the numbers).
+Two sides are measured in the same way and compared:
+
+- `generated` (a folder, or a model by `sampler` and `sample_folder`) and `reference` (a data set, or statistics) are
+  the sides; `images` are the pictures of both, `levels` those of a model's coarser levels.
+- `plan` says what is measured of a set of images, `measure` is one pass over them, `batches` what its workers do,
+  `processes` how the work is shared, `statistics` what is kept of the features.
+- `features` turns pictures into vectors, `distances` compares vectors, `metrics` names all distances of a report.
+- `protocol` says how the numbers were made, `report` writes them down; `config` has the settings of the commands.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,56 +21,56 @@ class FeatureSettings:
     Parameters
     ----------
     ref : str
-        The data set to compare with, such as folder:PATH; or an .npz file of statistics.
-    preset : str, optional
+        The reference data set, such as folder:PATH. For an evaluation also an .npz file of statistics.
+    crop_preset : str, optional
         How pictures of the reference are cropped and resized, such as adm. Default: the data set's.
     split : str, optional
-        Part of the reference. Default: the data set's, the training split.
+        The part of the reference to take. Default: the data set's, which is the training split.
     features : str, optional
-        pixels (8 x 8 by area, no weights), clean or legacy_pytorch (Inception as in clean-fid), module:PATH; or
-        several with commas between. Default: the statistics' own, pixels for digits, else clean.
+        The feature extractor: pixels (8 x 8 by area, no weights), clean or legacy_pytorch (Inception as in clean-fid)
+        or module:PATH; or several with commas between. Default: the statistics' own, pixels for digits, else clean.
     inception_weights : str, optional
-        Weights file of clean and legacy_pytorch, or a folder with the published files. Default: the environment
-        variable SSD_INCEPTION_WEIGHTS, else torch hub's folder, else downloaded.
+        The weights file of clean and legacy_pytorch, or a folder with the published files. Default: the environment
+        variable SSD_INCEPTION_WEIGHTS, else torch hub's folder, else the file is downloaded.
     inception_sha256 : str, optional
-        What the weights file must have, or none. Default: a published one.
-    resize : str
-        Of module:PATH: clean or legacy_pytorch (to 299 x 299), or none.
+        The SHA-256 that the weights file must have, or none. Default: a published one.
+    resize : {"clean", "legacy_pytorch", "none"}
+        How pictures are resized for module:PATH: to 299 x 299 as clean or legacy_pytorch do, or not at all.
     bf16 : bool
-        Run the extractor in bfloat16: faster on GPUs, but other numbers.
-    keep : int
-        Of so many images the features are kept, for KID, precision and recall, and confidence intervals.
+        Run the extractor in bfloat16. This is faster on GPUs, but gives other numbers.
+    keep_features : int
+        The features of this many images are kept, for KID, precision and recall, and confidence intervals.
     num_workers : int
-        Processes that load and resize images.
+        The number of processes that load and resize images.
     batch_size : int
-        Images per call of the extractor; no pixel depends on it.
+        Images per call of the feature extractor, which looks at finished images. It changes speed and memory; no pixel
+        depends on it.
     device : str, optional
-        cpu, cuda, ..; default: the accelerator if there is one.
+        The device, such as cpu or cuda. Default: the accelerator if there is one.
     """
 
     ref: str
-    preset: str | None = None
+    crop_preset: str | None = None
     split: str | None = None
     features: str | None = None
     inception_weights: str | None = None
     inception_sha256: str | None = None
     resize: Literal["clean", "legacy_pytorch", "none"] = "clean"
     bf16: bool = False
-    keep: int = 10000
+    keep_features: int = 10000
     num_workers: int = 0
     batch_size: int = 64
     device: str | None = None
 
     def check_settings(self) -> None:
         """Raise a `UsageError` for settings that cannot be right, before anything is loaded."""
-        names = self._extractor_names("clean")
-        for name in names:
+        for name in self.extractor_names:
             check_extractor_name(name)
-        labels = [name.partition(":")[0] for name in names]
+        labels = [name.partition(":")[0] for name in self.extractor_names]
         if len(set(labels)) < len(labels):
             raise UsageError(f"--features {self.features}: name every kind once.")
         check_sha256(self.inception_sha256)
-        for name, low in (("keep", 4), ("num_workers", 0), ("batch_size", 1)):
+        for name, low in (("keep_features", 4), ("num_workers", 0), ("batch_size", 1)):
             if getattr(self, name) < low:
                 raise UsageError(f"--{name} must be at least {low}, got {getattr(self, name)}.")
 
@@ -78,15 +79,15 @@ class FeatureSettings:
         """Whether --ref names a file of statistics rather than a data set."""
         return self.ref.endswith(".npz") and not re.match(r"\w+:", self.ref)
 
-    def load_extractors(self, device: str, default: str) -> list[Extractor]:
-        """The extractors of --features, or the default one."""
-        weights = self.inception_weights, self.inception_sha256
-        return [
-            load_extractor(name, device, *weights, self.resize, self.bf16) for name in self._extractor_names(default)
-        ]
+    @property
+    def extractor_names(self) -> list[str]:
+        """--features, split; empty when it is not given."""
+        return [name.strip() for name in self.features.split(",")] if self.features else []
 
-    def _extractor_names(self, default: str) -> list[str]:
-        return [name.strip() for name in (self.features or default).split(",")]
+    def load_extractors(self, names: Sequence[str], device: str) -> list[Extractor]:
+        """Extractors as these settings have them; their weights may be downloaded."""
+        weights = self.inception_weights, self.inception_sha256
+        return [load_extractor(name, device, *weights, self.resize, self.bf16) for name in names]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,20 +96,20 @@ class StatsConfig(FeatureSettings):
 
     Parameters
     ----------
-    size : int
-        Side of the images in pixels.
+    res : int
+        The side of the images, in pixels.
     out : str
         The .npz file to write.
     """
 
-    size: int
+    res: int
     out: str
 
     def check_settings(self) -> None:
         """As for all measurements; and one extractor, one file."""
         super().check_settings()
-        if self.size < 1:
-            raise UsageError(f"--size must be at least 1, got {self.size}.")
+        if self.res < 1:
+            raise UsageError(f"--res must be at least 1, got {self.res}.")
         if "," in (self.features or ""):
             raise UsageError("Statistics are of one extractor: give --features one name, and make a file for each.")
         if not self.out.endswith(".npz"):
@@ -124,16 +125,16 @@ class EvalConfig(FeatureSettings, SamplingSettings):
     Parameters
     ----------
     model : str, optional
-        Folder of a pipeline, such as a training run's --out.
+        The folder of a pipeline, such as a training run's --out.
     images : str, optional
         Instead of a model: a folder of generated images.
     metrics : str
-        With commas between: fid, kid, swd (sliced Wasserstein distance per scale), pr (precision and recall),
-        levels (the distance at every level of the model).
+        The metrics, with commas between: fid, kid, swd (sliced Wasserstein distance per scale), pr (precision and
+        recall), levels (the distance at every level of the model).
     num : int
-        Number of images to draw.
+        The number of images to draw.
     out : str, optional
-        Folder for the images and the report; a name that ends in .json takes the report's numbers alone. Default:
+        The folder for the images and the report; a name that ends in .json takes the report's numbers alone. Default:
         eval/ in the model's folder (beside --images: NAME_eval/), and no images are written.
     stream : bool
         Measure images as they are drawn, without writing them.
@@ -141,14 +142,15 @@ class EvalConfig(FeatureSettings, SamplingSettings):
         Remove images of another run from --out.
     baseline : str, optional
         The report.json of another run, to be put beside this one.
-    labels : str
-        Classes of a class-conditional model's images: balanced or random.
+    labels : {"balanced", "random"}
+        How the classes of a class-conditional model's images are chosen.
     num_classes : int, optional
-        How many classes to draw. Default: all but the model's last, which stands for no class.
+        The number of classes to draw. Default: all but the model's last, which stands for no class.
     guidance_scale : float
-        Classifier-free guidance; 1 is off.
+        The strength of classifier-free guidance; 1 is off.
     network_batch : int
-        Images per call of the network. Unlike batch_size it can change the last bit of a pixel.
+        Images per call of the model's network, which draws them. Networks round differently in batches of another
+        length, so unlike batch_size it can change the last bit of a pixel.
     """
 
     model: str | None = None

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from ..commands.errors import UsageError
 from ..data import open_dataset
+from ..data.dataset import ImageDataset
+from ..operators.sizes import Size
 from ..sampling.pictures import to_uint8
-
-Size = tuple[int, int]
-"""(height, width)."""
 
 
 class PictureFiles(Dataset):
@@ -44,22 +43,26 @@ class ReferencePictures(Dataset):
 
     Parameters
     ----------
-    dataset : Dataset
+    dataset : ImageDataset
         Items are dicts of `image`, (3, H, W) float32 in [-1, 1].
     change : callable, optional
         Applied to (1, 3, H, W) in [-1, 1] before rounding, such as a reduction to a coarser level.
     """
 
-    def __init__(self, dataset: Dataset, change: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
+    def __init__(self, dataset: ImageDataset, change: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
         self.dataset = dataset
         self.change = change
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return len(self.dataset)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        image = self.dataset[index]["image"][None]
+        image = torch.as_tensor(self.dataset[index]["image"])[None]
         return to_uint8(image if self.change is None else self.change(image))[0]
+
+    def reduced(self, change: Callable[[torch.Tensor], torch.Tensor]) -> ReferencePictures:
+        """The same pictures, changed before rounding."""
+        return ReferencePictures(self.dataset, change)
 
 
 def list_pictures(folder: str | Path) -> tuple[PictureFiles, Size, list[str]]:
@@ -76,7 +79,7 @@ def list_pictures(folder: str | Path) -> tuple[PictureFiles, Size, list[str]]:
     Raises
     ------
     UsageError
-        For a folder that is missing or empty, one image only, a file that is no image, and mixed sizes.
+        For a folder that is missing or empty, one image only, a file that is not an image, and mixed sizes.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -114,30 +117,21 @@ def _header(file: Path) -> tuple[Size, str]:
         with Image.open(file) as image:
             return (image.height, image.width), str(image.format)
     except UnidentifiedImageError:
-        raise UsageError(f"{file} is no image: remove it from the folder, or hide it as .{file.name}.") from None
+        raise UsageError(f"{file} is not an image: remove it from the folder, or hide it as .{file.name}.") from None
     except OSError as error:
         raise UsageError(f"Cannot open {file} ({error.strerror or error}): make it readable or remove it.") from None
 
 
-def open_reference(spec: str, size: int, preset: str | None = None, split: str | None = None) -> Dataset:
-    """Open a reference data set; `preset` and `split` go to `open_dataset` when they are given.
+def open_reference_data(spec: str, size: int, crop_preset: str | None = None, split: str | None = None) -> ImageDataset:
+    """Open a reference data set; `crop_preset` and `split` go to `open_dataset` when they are given.
 
     Raises
     ------
     UsageError
         Also for data that can only be streamed: they have no length and no numbered images.
     """
-    given: dict[str, Any] = {"preset": preset, "split": split}
+    given: dict[str, Any] = {"preset": crop_preset, "split": split}
     dataset = open_dataset(spec, size, **{name: value for name, value in given.items() if value is not None})
-    if isinstance(dataset, IterableDataset):
+    if not isinstance(dataset, ImageDataset):
         raise UsageError(f"--ref {spec} is a stream without numbered images: prepare a copy of it first.")
     return dataset
-
-
-def reference_provenance(dataset: Any, spec: str, size: int) -> dict[str, Any]:
-    """Where a reference data set comes from: its own account, or what is known without one."""
-    own = getattr(dataset, "provenance", None)
-    if own is not None:
-        return dict(own() if callable(own) else own)
-    preset = None if spec == "digits" else "adm"
-    return {"spec": spec, "preset": preset, "split": "train", "size": size, "count": len(dataset)}

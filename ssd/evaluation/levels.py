@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from ..operators.sizes import Size
 from ..scheduling_ssd import SSDScheduler
-from .images import Size
 
 
 def level_ends(scheduler: SSDScheduler) -> dict[Size, int]:
@@ -45,7 +45,7 @@ class LevelReduction:
     ----------
     scheduler : SSDScheduler
     timestep : int
-        s.
+        s, the timestep of the reduced images.
     """
 
     def __init__(self, scheduler: SSDScheduler, timestep: int) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..commands.errors import UsageError
+from ..operators.sizes import Size
 from .distances.frechet import frechet_distance, frechet_standard_error
 from .distances.kid import kernel_distance
 from .distances.precision_recall import precision_recall
 from .distances.sliced_wasserstein import sliced_wasserstein
-from .images import Size
 from .measure import Measured
 from .statistics import ReferenceFeatures
 
@@ -52,14 +52,14 @@ def all_metrics(
     Parameters
     ----------
     metrics : sequence of str
-        Of `METRICS`.
+        Some of `METRICS`.
     labels : sequence of str
-        Of the extractors.
+        Labels of the extractors.
     real, generated : Measured
     levels : mapping
         (height, width) -> reference and predictions of one coarser level.
     seed : int
-        Of random subsets and directions.
+        The seed of random subsets and directions.
     """
     numbers: dict[str, Any] = {}
     for label in labels:
@@ -83,11 +83,11 @@ def compare(
     ----------
     real, generated : ReferenceFeatures
     label : str
-        Of the extractor; ends the metrics' names.
+        The extractor's label; it ends the metrics' names.
     metrics : sequence of str
-        Of `METRICS`; `swd` and `levels` are no features' and not among the results.
+        Some of `METRICS`; `swd` and `levels` do not belong to an extractor and are not among the results.
     seed : int
-        Of KID's subsets.
+        The seed of KID's subsets.
     """
     numbers: dict[str, float] = {}
     if "fid" in metrics:
@@ -124,7 +124,10 @@ def check_reference(real: ReferenceFeatures, metrics: Sequence[str], label: str)
             "data set as --ref, or statistics made by  eval_fid.py stats."
         )
     if not real.patches and "swd" in metrics:
-        raise UsageError("swd needs patches of the reference images: give a data set, or statistics made by  stats.")
+        raise UsageError(
+            "swd needs patches of the reference images: give a data set as --ref, or statistics made by "
+            "eval_fid.py stats."
+        )
 
 
 def _kept(real: ReferenceFeatures, generated: ReferenceFeatures) -> tuple[np.ndarray, np.ndarray]:

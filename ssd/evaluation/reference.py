@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from accelerate import PartialState
 
 from ..commands.errors import UsageError
-from .config import EvalConfig, FeatureSettings
+from .config import FeatureSettings
 from .features.extractors import Extractor
-from .images import ReferencePictures, Size, open_reference, reference_provenance
-from .levels import LevelReduction
-from .measure import Measured, Measurement, Plan, measure
+from .generated import GeneratedImages
+from .images import ReferencePictures, open_reference_data
+from .measure import Measured, Measurer
 from .metrics import check_reference
-from .statistics import ReferenceFeatures, check_compatible, load_statistics
-from .subjects import PATCHED_IMAGES
+from .plan import MeasurePlan
+from .statistics import check_compatible, load_statistics
 
-ROUNDING = "uint8, to the nearest"
+OF_EXTRACTORS = frozenset(("extractor", "resize", "weights_sha256", "precision"))
+"""Entries of the provenance of statistics that are not about images."""
+
+
+class Reference(Protocol):
+    """The other side of the comparison."""
+
+    @property
+    def pictures(self) -> ReferencePictures | None:
+        """The images themselves; None if there are statistics alone."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the images come from; empty when unknown."""
+
+    @property
+    def default_extractor(self) -> str:
+        """The extractor to take when --features names none."""
+
+    def check(self, images: GeneratedImages, extractors: Sequence[Extractor], metrics: Sequence[str]) -> list[str]:
+        """Refuse what cannot be compared with `images`; returns warnings about what should not be."""
+
+    def measure(self, measurer: Measurer, plan: MeasurePlan, queries: np.ndarray | None = None) -> Measured:
+        """Measure the images; the nearest ones of `queries` are sought if there are images."""
 
 
 class DatasetReference:
@@ -27,124 +49,94 @@ class DatasetReference:
 
     Parameters
     ----------
-    config : FeatureSettings
+    spec : str
+        Such as "celeba:/data/celeba".
     size : int
         Side of the images.
+    crop_preset, split : str, optional
+        Default: the data set's.
     """
 
-    def __init__(self, config: FeatureSettings, size: int) -> None:
-        dataset = open_reference(config.ref, size, config.preset, config.split)
-        self.config = config
+    def __init__(self, spec: str, size: int, crop_preset: str | None = None, split: str | None = None) -> None:
+        dataset = open_reference_data(spec, size, crop_preset, split)
         self.pictures = ReferencePictures(dataset)
-        self.origin = reference_provenance(dataset, config.ref, size)
-        self.default_extractor = "pixels" if config.ref == "digits" else "clean"
+        self.provenance: dict[str, Any] = dict(dataset.provenance)
+        self.default_extractor = "pixels" if spec == "digits" else "clean"
         if len(self.pictures) < 2:
-            raise UsageError(f"--ref {config.ref} holds one image: a covariance needs at least 2.")
+            raise UsageError(f"--ref {spec} holds one image: a covariance needs at least 2.")
 
-    def check(self, size: Size, extractors: Sequence[Extractor]) -> list[str]:
-        """Nothing can disagree with a data set that is read at the images' size."""
-        return []
+    def check(self, images: GeneratedImages, extractors: Sequence[Extractor], metrics: Sequence[str]) -> list[str]:
+        """Every extractor and metric suits a data set that is read at the images' size; the crop may differ."""
+        return _crop_warnings(images.crop_preset, self.provenance)
 
-    @property
-    def preset(self) -> str | None:
-        """How its pictures are cropped and resized, if that is known."""
-        return self.origin.get("preset")
-
-    def measure(
-        self, extractors: Sequence[Extractor], state: PartialState, queries: np.ndarray | None = None
-    ) -> Measured:
+    def measure(self, measurer: Measurer, plan: MeasurePlan, queries: np.ndarray | None = None) -> Measured:
         """Measure all images; `queries` are features whose nearest images are sought."""
-        plan = Plan(len(self.pictures), self.config.keep, PATCHED_IMAGES)
-        return self._measure(self.pictures, Measurement(plan, extractors, queries), state, "reference")
-
-    def measure_level(
-        self, reduction: LevelReduction, extractors: Sequence[Extractor], state: PartialState
-    ) -> Measured:
-        """Measure all images reduced to a level of the model."""
-        pictures = ReferencePictures(self.pictures.dataset, reduction)
-        return self._measure(pictures, Measurement(Plan(len(pictures)), extractors), state, "reference, coarser")
-
-    def provenance(self, measured: Measured | None = None) -> dict[str, Any]:
-        """The data set's own account, with a hash of what was measured."""
-        if measured is None:
-            return self.origin
-        found = {"count": measured.count, "pixels_sha256": measured.pixels_sha256, "rounding": ROUNDING}
-        return {**self.origin, **found}
-
-    def _measure(
-        self, pictures: ReferencePictures, measurement: Measurement, state: PartialState, desc: str
-    ) -> Measured:
-        return measure(pictures, measurement, state, self.config.batch_size, self.config.num_workers, desc=desc)
+        return measurer.measure(self.pictures, len(self.pictures), plan, queries, desc="reference")
 
 
 class StatisticsReference:
-    """A file of statistics.
+    """A file of statistics; it stands for the images from which it was made.
 
     Parameters
     ----------
-    config : EvalConfig
+    path : str
+        The .npz file.
+    crop_preset, split : str, optional
+        What the statistics must be of, if that is given.
     """
 
-    def __init__(self, config: EvalConfig) -> None:
-        self.config = config
-        self.statistics = load_statistics(Path(config.ref))
-        self.default_extractor = self.statistics.provenance.get("extractor", "clean")
-        if self.default_extractor == "module" and not config.features:
-            raise UsageError(f"{config.ref} was made with an extractor of its own: name it, --features module:PATH.")
+    pictures: ReferencePictures | None = None
 
-    def check(self, size: Size, extractors: Sequence[Extractor]) -> list[str]:
-        """Refuse statistics that were made in another way; returns what is to be known about them."""
-        path, theirs = self.config.ref, self.statistics.provenance
-        ours: dict[str, Any] = {"size": size[0], **extractors[0].provenance}
-        if self.config.preset is not None:
-            ours["preset"] = self.config.preset
-        if self.config.split not in (None, theirs.get("split")) and theirs:
-            raise UsageError(f"{path} is of the split {theirs.get('split')!r}, not {self.config.split!r}.")
-        check_compatible(ours, theirs, path)
-        check_reference(self.statistics, self.config.metric_names, extractors[0].label)
-        if theirs:
-            return []
-        return [f"{path} does not say how it was made: nobody can tell whether its preset, size and extractor agree."]
+    def __init__(self, path: str, crop_preset: str | None = None, split: str | None = None) -> None:
+        self.path = path
+        self.statistics = load_statistics(Path(path))
+        self._required = {"preset": crop_preset} if crop_preset is not None else {}
+        self._split = split
 
     @property
-    def preset(self) -> str | None:
-        """How its pictures were cropped and resized, if that is known."""
-        return self.statistics.provenance.get("preset")
-
-    def measure(
-        self, extractors: Sequence[Extractor], state: PartialState, queries: np.ndarray | None = None
-    ) -> Measured:
-        """The statistics as they are; neighbours cannot be sought in them."""
-        count = self.statistics.count
-        features: dict[str, ReferenceFeatures] = {extractors[0].label: self.statistics}
-        return Measured(features, count, "", {}, np.empty((0, 0)), [])
-
-    def measure_level(
-        self, reduction: LevelReduction, extractors: Sequence[Extractor], state: PartialState
-    ) -> Measured:
-        """Not possible: the images are gone."""
-        raise UsageError("--metrics levels needs a data set rather than statistics as --ref.")
-
-    def provenance(self, measured: Measured | None = None) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """Of the images behind the statistics; empty when unknown."""
-        return without_extractor(self.statistics.provenance)
+        return {name: value for name, value in self.statistics.provenance.items() if name not in OF_EXTRACTORS}
+
+    @property
+    def default_extractor(self) -> str:
+        """The one that the statistics were made with."""
+        name = self.statistics.provenance.get("extractor", "clean")
+        if name == "module":
+            raise UsageError(f"{self.path} was made with an extractor of its own: name it, --features module:PATH.")
+        return name
+
+    def check(self, images: GeneratedImages, extractors: Sequence[Extractor], metrics: Sequence[str]) -> list[str]:
+        """Refuse statistics that were made differently, or lack what a metric needs."""
+        theirs = self.statistics.provenance
+        if self._split not in (None, theirs.get("split")) and theirs:
+            raise UsageError(f"{self.path} is of the split {theirs.get('split')!r}, not {self._split!r}.")
+        check_compatible({"size": images.size[0], **extractors[0].provenance, **self._required}, theirs, self.path)
+        check_reference(self.statistics, metrics, extractors[0].label)
+        if theirs:
+            return _crop_warnings(images.crop_preset, theirs)
+        return [
+            f"{self.path} does not say how it was made: nobody can tell whether its preset, size and extractor agree."
+        ]
+
+    def measure(self, measurer: Measurer, plan: MeasurePlan, queries: np.ndarray | None = None) -> Measured:
+        """The statistics as they are, whatever the plan; there are no images to seek neighbours among."""
+        return Measured({measurer.extractors[0].label: self.statistics}, self.statistics.count)
 
 
-def preset_notes(trained: str | None, reference: DatasetReference | StatisticsReference) -> list[str]:
-    """A warning if a model was trained on pictures prepared in another way than the reference's."""
-    preset = reference.preset
+def open_reference(config: FeatureSettings, size: int) -> DatasetReference | StatisticsReference:
+    """What --ref names, for images of `size` pixels."""
+    if config.ref_is_statistics:
+        return StatisticsReference(config.ref, config.crop_preset, config.split)
+    return DatasetReference(config.ref, size, config.crop_preset, config.split)
+
+
+def _crop_warnings(trained: str | None, provenance: dict[str, Any]) -> list[str]:
+    """A warning if a model was trained on pictures that were prepared differently from the reference's."""
+    preset = provenance.get("preset")
     if trained is None or preset in (None, "none", trained):
         return []
     return [
         f"The model was trained with the preset '{trained}', but the reference is prepared with '{preset}': the "
         "distance measures that difference too."
     ]
-
-
-def without_extractor(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a provenance that is about images."""
-    return {
-        name: value
-        for name, value in provenance.items()
-        if name not in ("extractor", "resize", "weights_sha256", "precision")
-    }

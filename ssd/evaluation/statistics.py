@@ -9,7 +9,6 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,22 @@ import numpy as np
 import torch
 
 from ..commands.errors import UsageError
+from ..commands.files import whole_file
 
 MUST_AGREE = ("preset", "size", "filter", "extractor", "resize", "weights_sha256", "precision")
 """Entries of the provenance that two sets of statistics must share to be compared."""
 
-
 ROWS_AT_ONCE = 128
+"""Rows of a sum that are added together, so that what is made on the way stays small."""
 
 
 class FeatureStatistics:
     """Running sums of features and of their outer products; nothing else is kept.
 
-    Every sum carries its rounding error along (Knuth's exact addition), so that the result is the same whatever the
-    order in which batches or processes are added, to far below 1e-12.
+    Every sum carries its rounding error along (Knuth's exact addition), so that the result is the same, to far below
+    1e-12, whatever the order in which batches or processes are added. Plain float64 sums are not: measured with 20,000
+    vectors, a covariance moved by 1e-15 of its largest entry between one and two processes, and a variance by 4e-12 of
+    itself where the mean is 80 times the deviation, by 9e-8 where it is 16,000 times.
 
     Examples
     --------
@@ -41,44 +43,50 @@ class FeatureStatistics:
 
     def __init__(self) -> None:
         self.count = 0
-        self._sum: _ExactSum | None = None
-        self._outer: _ExactSum | None = None
+        self._sums: np.ndarray | None = None
 
     def add(self, features: torch.Tensor) -> None:
         """Add features (B, D)."""
         batch = features.detach().to("cpu", torch.float64).numpy()
         if not np.isfinite(batch).all():
             raise UsageError("The features hold NaN or infinity: the extractor or the images are broken.")
-        if self._sum is None or self._outer is None:
-            self._sum, self._outer = _ExactSum(batch.shape[1]), _ExactSum(batch.shape[1], batch.shape[1])
-        self._sum.add(batch.sum(axis=0))
-        for rows in self._outer.parts():
-            self._outer.add(batch[:, rows].T @ batch, rows)
+        if self._sums is None:
+            self._sums = empty_sums(batch.shape[1])
+        _add_exactly(self._sums, slice(1), batch.sum(axis=0))
+        for rows in _row_parts(batch.shape[1]):
+            _add_exactly(self._sums, slice(1 + rows.start, 1 + rows.stop), batch[:, rows].T @ batch)
         self.count += len(batch)
 
-    def merge(self, other: FeatureStatistics) -> None:
-        """Add the features that another object has seen."""
-        if other._sum is None or other._outer is None:
-            return
-        if self._sum is None or self._outer is None:
-            self._sum, self._outer = _ExactSum(*other._sum.shape), _ExactSum(*other._outer.shape)
-        self._sum.merge(other._sum)
-        self._outer.merge(other._outer)
-        self.count += other.count
+    def add_sums(self, count: int, sums: np.ndarray) -> None:
+        """Add the `sums` of an object that has seen `count` features; it may be in another process."""
+        if self._sums is None:
+            self._sums = empty_sums(sums.shape[2])
+        for rows in _row_parts(sums.shape[1]):
+            _add_exactly(self._sums, rows, sums[0, rows])
+            self._sums[1, rows] += sums[1, rows]
+        self.count += count
+
+    @property
+    def sums(self) -> np.ndarray:
+        """(2, 1 + D, D), float64: totals, and the rounding errors that belong to them.
+
+        Row 0 is the sum of the features, the others are the sum of their outer products.
+        """
+        if self._sums is None:
+            raise ValueError("No features were added.")
+        return self._sums
 
     @property
     def mean(self) -> np.ndarray:
         """(D,), float64."""
-        if self._sum is None:
-            raise ValueError("No features were added.")
-        return self._sum.value / self.count
+        return self.sums[:, 0].sum(axis=0) / self.count
 
     @property
     def covariance(self) -> np.ndarray:
         """Unbiased, (D, D), float64; needs two feature vectors."""
-        if self._outer is None or self.count < 2:
+        if self.count < 2:
             raise ValueError(f"A covariance needs at least 2 images, got {self.count}.")
-        covariance = self._outer.value  # in place from here: at D = 2048 every copy is 32 MB
+        covariance = self.sums[0, 1:] + self.sums[1, 1:]  # in place from here: at D = 2048 every copy is 32 MB
         covariance -= np.outer(self.count * self.mean, self.mean)
         covariance /= self.count - 1
         return covariance
@@ -86,65 +94,25 @@ class FeatureStatistics:
     @property
     def num_features(self) -> int:
         """D; 0 before the first features."""
-        return 0 if self._sum is None else self._sum.shape[0]
-
-    def pack(self, num_features: int) -> np.ndarray:
-        """Everything as one vector, float64, for another process; zeros if nothing was added."""
-        if self._sum is None or self._outer is None:
-            return np.zeros(1 + 2 * num_features + 2 * num_features**2)
-        parts = (self._sum.total, self._sum.error, self._outer.total.ravel(), self._outer.error.ravel())
-        return np.concatenate([[self.count], *parts])
-
-    @classmethod
-    def unpack(cls, packed: np.ndarray, num_features: int) -> FeatureStatistics:
-        """The inverse of `pack`."""
-        statistics = cls()
-        statistics.count = int(packed[0])
-        ends = np.cumsum([1, num_features, num_features, num_features**2, num_features**2])
-        total, error, outer, outer_error = (packed[a:b] for a, b in pairwise(ends))
-        square = (num_features, num_features)
-        statistics._sum = _ExactSum.of(total, error)
-        statistics._outer = _ExactSum.of(outer.reshape(square), outer_error.reshape(square))
-        return statistics
+        return 0 if self._sums is None else self._sums.shape[2]
 
 
-class _ExactSum:
-    """A sum of arrays with the error of every addition kept beside it."""
+def empty_sums(num_features: int) -> np.ndarray:
+    """`FeatureStatistics.sums` of no features: (2, 1 + D, D), zeros."""
+    return np.zeros((2, 1 + num_features, num_features))
 
-    def __init__(self, *shape: int) -> None:
-        self.total, self.error = np.zeros(shape), np.zeros(shape)
 
-    @classmethod
-    def of(cls, total: np.ndarray, error: np.ndarray) -> _ExactSum:
-        made = cls()
-        made.total, made.error = total, error
-        return made
+def _add_exactly(sums: np.ndarray, rows: slice, term: np.ndarray) -> None:
+    """Add `term` to some rows of the totals, and what rounding lost to the errors (Knuth's two-sum)."""
+    before = sums[0, rows]
+    total = before + term
+    arrived = total - before
+    sums[1, rows] += (before - (total - arrived)) + (term - arrived)
+    sums[0, rows] = total
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.total.shape
 
-    @property
-    def value(self) -> np.ndarray:
-        return self.total + self.error
-
-    def parts(self) -> list[slice]:
-        """The rows in parts, so that what is made on the way stays small."""
-        return [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(self.total), ROWS_AT_ONCE)]
-
-    def add(self, term: np.ndarray, rows: slice = slice(None)) -> None:
-        """Add `term` to some rows."""
-        before = self.total[rows]
-        total = before + term
-        arrived = total - before
-        self.error[rows] += (before - (total - arrived)) + (term - arrived)
-        self.total[rows] = total
-
-    def merge(self, other: _ExactSum) -> None:
-        """Add another sum."""
-        for rows in self.parts():
-            self.add(other.total[rows], rows)
-            self.error[rows] += other.error[rows]
+def _row_parts(length: int) -> list[slice]:
+    return [slice(start, min(start + ROWS_AT_ONCE, length)) for start in range(0, length, ROWS_AT_ONCE)]
 
 
 @dataclass
@@ -172,20 +140,13 @@ class ReferenceFeatures:
     patches: dict[int, np.ndarray] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def is_unknown(self) -> bool:
-        """Whether nobody knows how these statistics were made."""
-        return not self.provenance
-
 
 def save_statistics(path: Path, statistics: ReferenceFeatures) -> None:
     """Write an npz archive (mu, sigma, count, kept, patches_SIDE, provenance), whole or not at all."""
     arrays = {f"patches_{side}": array for side, array in statistics.patches.items()}
     if statistics.kept is not None:
         arrays["kept"] = statistics.kept
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    with whole_file(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             mu=statistics.mean,
@@ -194,7 +155,6 @@ def save_statistics(path: Path, statistics: ReferenceFeatures) -> None:
             provenance=np.array(json.dumps(statistics.provenance, sort_keys=True)),
             **arrays,  # type: ignore[arg-type]
         )
-    temporary.replace(path)
 
 
 def load_statistics(path: Path) -> ReferenceFeatures:
@@ -203,7 +163,7 @@ def load_statistics(path: Path) -> ReferenceFeatures:
     Raises
     ------
     UsageError
-        When the file is missing, damaged, or holds no statistics.
+        When the file is missing or damaged, or does not hold statistics.
     """
     if not path.is_file():
         raise UsageError(f"The statistics file {path} does not exist: make it with  eval_fid.py stats --out {path}.")
@@ -212,7 +172,7 @@ def load_statistics(path: Path) -> ReferenceFeatures:
             names = archive.files if isinstance(archive, np.lib.npyio.NpzFile) else []
             if "mu" not in names or "sigma" not in names:
                 raise UsageError(
-                    f"{path} holds no statistics (arrays mu and sigma), only {names}: for images use npz:{path}."
+                    f"{path} does not hold statistics (arrays mu and sigma), only {names}: for images use npz:{path}."
                 )
             mean, covariance = archive["mu"].astype(np.float64), archive["sigma"].astype(np.float64)
             patches = {int(n.removeprefix("patches_")): archive[n] for n in names if n.startswith("patches_")}
@@ -222,7 +182,7 @@ def load_statistics(path: Path) -> ReferenceFeatures:
     except UsageError:
         raise
     except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-        raise UsageError(f"{path} is no complete statistics file ({error}): make it again.") from error
+        raise UsageError(f"{path} is not a complete statistics file ({error}): make it again.") from error
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise UsageError(f"{path}: mu and sigma must be (D,) and (D, D), got {mean.shape} and {covariance.shape}.")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):

@@ -1,11 +1,8 @@
-"""The evaluation command: sampling that nothing can change, reports, refusals."""
+"""The evaluation command: reports, statistics, settings, refusals."""
 
 import json
-import runpy
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,76 +11,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from flexi_unet import FlexiUNet2DModel
-from ssd import SSDPipeline, SSDScheduler
 from ssd.evaluation.statistics import load_statistics
 
 from ..conftest import ROOT
-
-EVAL = "sample/eval_fid.py"
-QUICK = ["--steps", "3", "--metrics", "fid,swd", "--device", "cpu", "--features", "pixels"]
-SAME_REPORT = ("metrics", "protocol", "samples", "neighbours", "warnings", "versions")
-
-
-def save_model(folder: Path, **options: object) -> Path:
-    torch.manual_seed(0)
-    unet = FlexiUNet2DModel(16, block_out_channels=(32, 32), layers_per_block=1, **options)
-    for parameter in unet.parameters():  # the output's convolution starts at zero: all images would be grey
-        nn.init.normal_(parameter, std=0.1)
-    SSDPipeline(unet, SSDScheduler(sample_size=16, num_levels=2)).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """An untrained pipeline: what the command says of its images matters here, not the images."""
-    return save_model(tmp_path_factory.mktemp("model") / "m")
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory) -> str:
-    """A data set of 50 pictures of 20 x 20."""
-    path = tmp_path_factory.mktemp("data") / "pictures.npz"
-    np.savez(path, images=np.random.default_rng(0).integers(0, 256, (50, 20, 20, 3), dtype=np.uint8))
-    return f"npz:{path}"
-
-
-@pytest.fixture(scope="module")
-def everything(model, reference) -> list[str]:
-    """Flags of an evaluation of 70 images with all metrics."""
-    flags = ["--model", str(model), "--ref", reference, "--num", "70", "--steps", "3", "--features", "pixels"]
-    return [*flags, "--metrics", "fid,kid,swd,pr,levels", "--device", "cpu"]
-
-
-@pytest.fixture(scope="module")
-def evaluated(everything, tmp_path_factory) -> Path:
-    """That evaluation in one process, in files."""
-    out = tmp_path_factory.mktemp("evaluated") / "eval"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [EVAL, *everything, "--out", str(out)])
-        runpy.run_path(str(ROOT / EVAL), run_name="__main__")
-    return out
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """Twelve PNG files of 16 x 16."""
-    made = tmp_path / "pictures"
-    made.mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(12):
-        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(made / f"{i:06d}.png")
-    return made
-
-
-def read_report(folder: Path) -> dict:
-    return json.loads((folder / "report.json").read_text())
-
-
-def assert_same_report(one: Path, other: Path) -> None:
-    a, b = read_report(one), read_report(other)
-    for part in SAME_REPORT:
-        assert a[part] == b[part], part
+from .conftest import EVAL, QUICK, read_report, save_model
 
 
 def test_a_report_has_all_that_is_needed(evaluated) -> None:
@@ -106,56 +37,11 @@ def test_a_report_has_all_that_is_needed(evaluated) -> None:
     assert Image.open(evaluated / "neighbours.png").size[0] > Image.open(evaluated / "neighbours.png").size[1]
 
 
-def test_two_processes_give_the_same_report(evaluated, everything, tmp_path) -> None:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command += [EVAL, *everything, "--out", tmp_path / "two"]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "--num_processes 2" in read_report(tmp_path / "two")["commands"][0]
-    assert_same_report(evaluated, tmp_path / "two")
-
-
-def test_a_killed_run_ends_in_the_same_report(evaluated, everything, tmp_path, run_command) -> None:
-    """Killed without warning while it samples, a hole and a leftover added, and started again."""
-    out = tmp_path / "killed"
-    flags = [*everything, "--out", out]
-    process = subprocess.Popen(list(map(str, [sys.executable, EVAL, *flags])), cwd=ROOT, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while len(list(out.glob("generated/0*.png"))) < 5 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = {path: path.stat().st_mtime_ns for path in out.glob("generated/0*.png")}
-    assert before, "killed before the first image"
-    hole = min(before)
-    hole.unlink()
-    (out / "generated" / ".000050.png.1.tmp").write_bytes(b"half a picture")
-    done = run_command(EVAL, *flags)
-    assert done.code == 0, done.err
-    assert_same_report(evaluated, out)
-    assert hole.exists()
-    assert not list(out.rglob("*.tmp"))
-    assert all(path.stat().st_mtime_ns == then for path, then in before.items() if path != hole)
-
-
-def test_stream_and_batch_size_change_no_pixel(evaluated, everything, tmp_path, run_command) -> None:
-    flags = [*everything, "--out", tmp_path / "s"]
-    assert run_command(EVAL, *flags, "--stream").code == 0
-    assert_same_report(evaluated, tmp_path / "s")
-    assert not (tmp_path / "s" / "generated").exists()
-    done = run_command(EVAL, *flags, "--stream", "--batch-size", "9")
-    assert done.code == 0, done.err
-    one, other = read_report(evaluated), read_report(tmp_path / "s")
-    assert one["samples"] == other["samples"]
-    assert one["metrics"] == pytest.approx(other["metrics"], rel=1e-5)
-    pictures = [np.array(Image.open(evaluated / "generated" / f"{i:06d}.png")) for i in (0, 1)]
-    assert (pictures[0] != pictures[1]).mean() > 0.5  # they are pictures, not one grey
-
-
 def test_without_out_the_model_folder_gets_the_numbers(tmp_path, run_command) -> None:
     model = save_model(tmp_path / "m")
-    done = run_command(EVAL, "--model", model, "--ref", "digits", "--features", "pixels", "--num", "10", *QUICK)
+    done = run_command(
+        EVAL, "--model", model, "--ref", "digits", "--features", "pixels", "--num", "10", *QUICK, "--metrics", "fid"
+    )
     assert done.code == 0, done.err
     metrics = json.loads((model / "metrics.json").read_text())["metrics"]
     assert {"frechet_distance_pixels", "mean_top_probability", "digit_shares"} <= set(metrics)
@@ -163,37 +49,8 @@ def test_without_out_the_model_folder_gets_the_numbers(tmp_path, run_command) ->
     assert not (model / "eval" / "generated").exists()
 
 
-def test_images_of_another_run_are_not_mixed(model, reference, tmp_path, run_command) -> None:
-    out = tmp_path / "x"
-    flags = ["--model", model, "--ref", reference, "--num", "4", "--out", out, *QUICK, "--metrics", "fid"]
-    assert run_command(EVAL, *flags).code == 0
-    first = (out / "generated" / "000000.png").read_bytes()
-    run_command(EVAL, *flags, "--seed", "1").assert_one_line_error("seed is 0 there and 1 here", "--overwrite true")
-    assert (out / "generated" / "000000.png").read_bytes() == first
-    assert run_command(EVAL, *flags, "--seed", "1", "--overwrite").code == 0
-    assert (out / "generated" / "000000.png").read_bytes() != first
-    assert run_command(EVAL, *flags, "--seed", "1", "--num", "6").code == 0
-    assert len(list((out / "generated").iterdir())) == 6
-
-
-def test_classes_are_balanced_and_saved(reference, tmp_path, run_command) -> None:
-    model = save_model(tmp_path / "m", num_class_embeds=4)
-    (model / "train_config.yaml").write_text("crop_preset: sde140\n")
-    flags = ["--model", model, "--ref", reference, "--num", "8", *QUICK]
-    done = run_command(EVAL, *flags, "--out", tmp_path / "a", "--guidance_scale", "2")
-    assert done.code == 0, done.err
-    assert "trained with the preset 'sde140', but the reference is prepared with 'adm'" in done.err
-    labels = json.loads((tmp_path / "a" / "labels.json").read_text())
-    assert labels == {"kind": "balanced", "labels": [0, 1, 2, 0, 1, 2, 0, 1]}
-    assert run_command(EVAL, *flags, "--out", tmp_path / "b", "--labels", "random", "--num_classes", "4").code == 0
-    drawn = json.loads((tmp_path / "b" / "labels.json").read_text())["labels"]
-    assert len(drawn) == 8
-    assert set(drawn) <= {0, 1, 2, 3}
-    run_command(EVAL, *flags, "--num_classes", "9").assert_one_line_error("--num_classes 9", "1..4")
-
-
 def stats_of(spec: str, out: Path, run_command, *flags: object) -> Path:
-    done = run_command(EVAL, "stats", "--ref", spec, "--size", "16", "--features", "pixels", "--out", out, *flags)
+    done = run_command(EVAL, "stats", "--ref", spec, "--res", "16", "--features", "pixels", "--out", out, *flags)
     assert done.code == 0, done.err
     return out
 
@@ -220,8 +77,8 @@ def test_statistics_stand_for_their_data_set(folder, image_folder, tmp_path, run
 def test_statistics_of_another_kind_are_refused(folder, image_folder, tmp_path, run_command) -> None:
     stats = stats_of(f"folder:{image_folder}", tmp_path / "x.npz", run_command)
     flags = ["--images", folder, "--ref", stats, "--metrics", "fid", "--out", tmp_path / "m.json"]
-    run_command(EVAL, *flags, "--preset", "sde140").assert_one_line_error("preset", "'adm' there", "'sde140' here")
-    wide = stats_of(f"folder:{image_folder}", tmp_path / "y.npz", run_command, "--size", "32")
+    run_command(EVAL, *flags, "--crop_preset", "sde140").assert_one_line_error("preset", "'adm' there", "'sde140' here")
+    wide = stats_of(f"folder:{image_folder}", tmp_path / "y.npz", run_command, "--res", "32")
     run_command(EVAL, *flags, "--ref", wide).assert_one_line_error("size is 32 there and 16 here")
     run_command(EVAL, *flags, "--split", "test").assert_one_line_error("split")
     network = save_network(tmp_path / "net.pt")
@@ -249,7 +106,7 @@ def test_a_baseline_stands_beside_or_is_refused(evaluated, reference, folder, tm
     run_command(EVAL, *other).assert_one_line_error("num_generated is 70 there and 12 here")
     run_command(EVAL, *other, "--baseline", tmp_path / "no.json").assert_one_line_error("no.json cannot be read")
     (tmp_path / "no.json").write_text("{}")
-    run_command(EVAL, *other, "--baseline", tmp_path / "no.json").assert_one_line_error("is no report")
+    run_command(EVAL, *other, "--baseline", tmp_path / "no.json").assert_one_line_error("is not a report")
 
 
 def test_bad_folders(folder, tmp_path, run_command) -> None:
@@ -260,7 +117,7 @@ def test_bad_folders(folder, tmp_path, run_command) -> None:
     (tmp_path / "empty" / "a.png").write_bytes((folder / "000000.png").read_bytes())
     run_command(EVAL, *flags, tmp_path / "empty").assert_one_line_error("holds one image")
     (folder / "notes.txt").write_text("hello")
-    run_command(EVAL, *flags, folder).assert_one_line_error("notes.txt is no image")
+    run_command(EVAL, *flags, folder).assert_one_line_error("notes.txt is not an image")
     (folder / "notes.txt").unlink()
     Image.new("RGB", (16, 24)).save(folder / "z.png")
     run_command(EVAL, *flags, folder).assert_one_line_error("000000.png is 16 x 16", "z.png is 16 x 24")
@@ -320,6 +177,26 @@ def test_several_extractors_have_tables_of_their_own(folder, reference, tmp_path
     assert "module" not in next(table for table in tables if table.startswith("Features: pixels"))
 
 
+def test_help_of_both_forms(run_command) -> None:
+    whole, stats = run_command(EVAL, "--help"), run_command(EVAL, "stats", "--help")
+    assert (whole.code, stats.code) == (0, 0)
+    assert all(part in whole.out for part in ("--model MODEL", "--keep_features", "Subcommands", f"{EVAL} --model"))
+    assert all(part in stats.out for part in ("--res RES", "--crop_preset", f"{EVAL} stats --ref"))
+    assert "--model MODEL" not in stats.out
+
+
+def test_earlier_names_of_flags(folder, reference, tmp_path, run_command) -> None:
+    flags = ["--ref", reference, "--preset", "adm", "--keep", "5", "--features", "pixels", "--out"]
+    done = run_command(EVAL, "--images", folder, "--metrics", "fid", *flags, tmp_path / "x")
+    assert done.code == 0, done.err
+    settings = read_report(tmp_path / "x")["settings"]
+    assert (settings["crop_preset"], settings["keep_features"]) == ("adm", 5)
+    done = run_command(EVAL, "stats", *flags, tmp_path / "x.npz", "--size", "8", "--bf16", "false")
+    assert done.code == 0, done.err
+    assert [line for line in done.err.splitlines() if "size" in line] == ["note: --size is now called --res."]
+    assert load_statistics(tmp_path / "x.npz").kept.shape == (5, 192)
+
+
 BAD_SETTINGS = {
     "nothing to measure": (["--ref", "digits"], ["--model FOLDER", "--images FOLDER"]),
     "two things": (["--ref", "digits", "--model", "a", "--images", "b"], ["one of --model"]),
@@ -328,13 +205,24 @@ BAD_SETTINGS = {
     "too few for pr": (["--ref", "digits", "--model", "x", "--num", "3"], ["pr needs more than 3 images"]),
     "levels of a folder": (["--ref", "digits", "--images", "x", "--metrics", "levels"], ["levels needs a model"]),
     "checksum": (["--ref", "digits", "--images", "x", "--inception-sha256", "12"], ["64 hexadecimal digits"]),
-    "stats without size": (["stats", "--ref", "digits", "--out", "x.npz"], ["size"]),
+    "stats without side": (["stats", "--ref", "digits", "--out", "x.npz"], ["are required: res."]),
     "stats of several": (
-        ["stats", "--ref", "digits", "--size", "8", "--out", "x.npz", "--features", "pixels,clean"],
+        ["stats", "--ref", "digits", "--res", "8", "--out", "x.npz", "--features", "pixels,clean"],
         ["one extractor"],
     ),
-    "stats without suffix": (["stats", "--ref", "digits", "--size", "8", "--out", "x"], [".npz"]),
-    "stats of stats": (["stats", "--ref", "a.npz", "--size", "8", "--out", "x.npz"], ["a data set"]),
+    "stats without suffix": (["stats", "--ref", "digits", "--res", "8", "--out", "x"], [".npz"]),
+    "stats with a wrong flag": (
+        ["stats", "--ref", "digits", "--res", "8", "--out", "x.npz", "--feature", "pixels"],
+        ["--feature pixels", "Did you mean 'features'?"],
+    ),
+    "a wrong flag": (["--ref", "digits", "--imags", "x"], ["--imags x", "Did you mean 'images'?"]),
+    "a wrong subcommand": (["statistics", "--ref", "digits"], ["statistics", "Did you mean 'stats'?"]),
+    "a subcommand that is not the first word": (
+        ["--device", "cpu", "stats", "--ref", "digits"],
+        ["unrecognized", "stats"],
+    ),
+    "no reference": (["--model", "x"], ["are required: ref."]),
+    "stats of stats": (["stats", "--ref", "a.npz", "--res", "8", "--out", "x.npz"], ["a data set"]),
 }
 
 
@@ -344,49 +232,33 @@ def test_bad_settings(name: str, run_command) -> None:
     run_command(EVAL, *flags).assert_one_line_error(*parts)
 
 
-def save_inception(path: Path) -> Path:
-    """Weights of the real architecture, drawn at random: the real ones are not available without a network."""
-    from unittest import mock
-
-    from cleanfid import inception_pytorch
-
-    torch.manual_seed(0)
-    with (
-        mock.patch.object(inception_pytorch, "load_state_dict_from_url", return_value={}),
-        mock.patch.object(nn.Module, "load_state_dict"),
-    ):
-        torch.save(inception_pytorch.fid_inception_v3().state_dict(), path)
-    return path
-
-
-def test_inception_from_a_local_file(folder, image_folder, tmp_path, run_command, monkeypatch) -> None:
+def test_inception_from_a_local_file(folder, tmp_path, run_command, inception_weights, monkeypatch) -> None:
     """KID by both modes, without a network; FID with its 2048 x 2048 matrices is in the slow test."""
-    weights = save_inception(tmp_path / "random.pth")
     monkeypatch.setattr("socket.socket.connect", lambda *arguments: pytest.fail("used the network"))
-    flags = ["--images", folder, "--ref", f"folder:{image_folder}", "--metrics", "kid", "--out", tmp_path / "x"]
-    flags += ["--features", "clean,legacy_pytorch", "--inception-weights", weights]
-    run_command(EVAL, *flags).assert_one_line_error("random.pth has the SHA-256", "published files")
+    for surplus in sorted(folder.iterdir())[3:]:
+        surplus.unlink()
+    flags = ["--images", folder, "--ref", f"folder:{folder}", "--metrics", "kid", "--out", tmp_path / "x"]
+    flags += ["--features", "clean,legacy_pytorch", "--inception-weights", inception_weights]
+    run_command(EVAL, *flags).assert_one_line_error("pt_inception.pth has the SHA-256", "published files")
     done = run_command(EVAL, *flags, "--inception-sha256", "none")
     assert done.code == 0, done.err
     report = read_report(tmp_path / "x")
-    assert np.isfinite([report["metrics"]["kid_clean"], report["metrics"]["kid_legacy_pytorch"]]).all()
+    for label in ("clean", "legacy_pytorch"):  # unbiased, hence below 0 between the same three images
+        assert -1e6 < report["metrics"][f"kid_{label}"] < -1e-9
     assert [e["resize"] for e in report["protocol"]["extractors"]] == ["clean", "legacy_pytorch"]
-    assert "12 images are far too few for the features 'clean'" in done.err
-    assert "12 images for 2048 features" in done.err
+    assert "3 images are far too few for the features 'clean'" in done.err
+    assert "3 images for 2048 features" in done.err
 
 
 @pytest.mark.slow
-def test_inception_fid_end_to_end(model, tmp_path, run_command) -> None:
+def test_inception_fid_end_to_end(model, tmp_path, run_command, inception_weights) -> None:
     """A model, statistics, and a FID on 2048 features of an Inception with random weights."""
-    weights = save_inception(tmp_path / "random.pth")
-    inception = ["--features", "clean", "--inception-weights", weights, "--inception-sha256", "none"]
+    inception = ["--features", "clean", "--inception-weights", inception_weights, "--inception-sha256", "none"]
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "d.npz", images=rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8))
     stats = tmp_path / "s.npz"
     assert (
-        run_command(
-            EVAL, "stats", "--ref", f"npz:{tmp_path / 'd.npz'}", "--size", "16", "--out", stats, *inception
-        ).code
+        run_command(EVAL, "stats", "--ref", f"npz:{tmp_path / 'd.npz'}", "--res", "16", "--out", stats, *inception).code
         == 0
     )
     flags = ["--model", model, "--num", "30", *QUICK, "--out", tmp_path / "x", *inception]
@@ -403,7 +275,9 @@ import ssd
 from accelerate import PartialState
 from ssd.evaluation.features.extractors import Extractor
 from ssd.evaluation.distances.frechet import frechet_distance
-from ssd.evaluation.measure import Batch, Measurement, Plan
+from ssd.evaluation.batches import Batch
+from ssd.evaluation.measure import Measurement
+from ssd.evaluation.plan import MeasurePlan
 from ssd.evaluation.processes import work_blocks
 state = PartialState(cpu=True)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -411,7 +285,7 @@ results = []
 for shift in (0.0, 0.1):
     generator = torch.Generator().manual_seed(0)
     extractor = Extractor("module:x", "none", lambda pictures: pictures[:, :, 0, 0])
-    measurement = Measurement(Plan(50_000, keep=10_000), [extractor])
+    measurement = Measurement(MeasurePlan(num_kept=10_000), 50_000, [extractor])
     for block in work_blocks(50_000, 64):
         for batch in block:
             features = torch.randn(len(batch), 2048, 1, 1, generator=generator) + shift

@@ -2,8 +2,9 @@
 
 import ast
 import multiprocessing
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import cleanfid.fid
 import numpy as np
@@ -13,17 +14,21 @@ import torch
 import torch.nn.functional as F
 from accelerate import PartialState
 from cleanfid import inception_pytorch
+from cleanfid.features import build_feature_extractor
+from cleanfid.inception_torchscript import InceptionV3W
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
 from ssd.commands.errors import UsageError
 from ssd.evaluation.distances.frechet import frechet_distance
-from ssd.evaluation.features import inception
-from ssd.evaluation.features.extractors import Extractor, load_extractor, resize_picture
-from ssd.evaluation.features.inception import OFFICIAL, file_sha256, find_weights, verify
+from ssd.evaluation.features import weights
+from ssd.evaluation.features.extractors import Extractor, load_extractor
+from ssd.evaluation.features.resizing import resize_picture
+from ssd.evaluation.features.weights import OFFICIAL, file_sha256, find_weights, verify
 from ssd.evaluation.images import list_pictures
-from ssd.evaluation.measure import Measured, Measurement, Plan, measure
+from ssd.evaluation.measure import Measured, Measurer
+from ssd.evaluation.plan import MeasurePlan
 from ssd.evaluation.processes import work_blocks
 
 from ..conftest import ROOT
@@ -71,10 +76,10 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
     return made[0], made[1]
 
 
-def measured(folder: Path, extractor: Extractor, batch_size: int = 16, **options) -> Measured:
+def measured(folder: Path, extractor: Extractor, batch_size: int = 16, num_workers: int = 0) -> Measured:
     pictures, _, _ = list_pictures(folder)
-    plan = Plan(len(pictures), keep=10, num_patched=10, num_first=2)
-    return measure(pictures, Measurement(plan, [extractor]), PartialState(cpu=True), batch_size, **options)
+    measurer = Measurer([extractor], PartialState(cpu=True), batch_size, num_workers)
+    return measurer.measure(pictures, len(pictures), MeasurePlan(num_kept=10, num_patched=10, num_first=2))
 
 
 def our_distance(folders: tuple[Path, Path], extractor: Extractor) -> float:
@@ -161,12 +166,20 @@ def test_batch_size_and_workers_change_no_pixel(folders, module_file) -> None:
     same(expected, measured(folders[0], extractor, batch_size=7), exactly=False)
 
 
+@pytest.fixture
+def start_method() -> Iterator[Callable[[str], None]]:
+    """Sets how worker processes start, as another system or another Python would."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    yield partial(multiprocessing.set_start_method, force=True)
+    multiprocessing.set_start_method(before, force=True)
+
+
 @pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_spawned_workers(method: str, folders, module_file) -> None:
+def test_spawned_workers(method: str, folders, module_file, start_method) -> None:
     """clean-fid's own loader fails here: its resizers are closures. Python 3.14 starts workers in this way."""
-    assert method in multiprocessing.get_all_start_methods()
+    start_method(method)
     extractor = load_extractor(f"module:{module_file}", resize="legacy_pytorch")
-    spawned = measured(folders[0], extractor, num_workers=1, start_method=method)
+    spawned = measured(folders[0], extractor, num_workers=1)
     same(measured(folders[0], extractor), spawned, exactly=False)
 
 
@@ -175,10 +188,10 @@ def test_neighbours_are_the_nearest(folders, module_file) -> None:
     pictures, _, _ = list_pictures(folders[0])
     with torch.no_grad():
         rows = extractor(torch.stack([resize_picture(pictures[i], "clean") for i in range(len(pictures))])).numpy()
-    measurement = Measurement(Plan(len(pictures)), [extractor], queries=rows[[3, 17]] + 1e-5)
-    found = measure(pictures, measurement, PartialState(cpu=True), 8).neighbours
+    measurer = Measurer([extractor], PartialState(cpu=True), batch_size=8)
+    found = measurer.measure(pictures, len(pictures), MeasurePlan(), queries=rows[[3, 17]] + 1e-5).neighbours
     assert [number for _, number in found] == [3, 17]
-    assert all(distance < 1e-3 for distance, _ in found)
+    assert [distance for distance, _ in found] == pytest.approx([1e-5 * np.sqrt(12)] * 2, rel=0.01)
 
 
 def test_blocks_cover_every_image_once() -> None:
@@ -189,39 +202,18 @@ def test_blocks_cover_every_image_once() -> None:
 
 
 def test_kept_images_are_the_same_for_every_run() -> None:
-    plan = Plan(1000, keep=50, num_patched=20)
-    assert (plan.kept == Plan(1000, keep=50).kept).all()
-    assert set(plan.patched) <= set(plan.kept)
-    assert Plan(10, keep=50).kept.tolist() == list(range(10))
+    plan = MeasurePlan(num_kept=50, num_patched=20)
+    assert (plan.kept(1000) == MeasurePlan(num_kept=50).kept(1000)).all()
+    assert set(plan.patched(1000)) <= set(plan.kept(1000))
+    assert plan.kept(10).tolist() == list(range(10))
 
 
-# Inception. Real weights are not available where these tests were written: the architecture is the real one, with
-# random weights, so that everything but the values of the weights is exercised.
+class TorchScriptFile(nn.Module):
+    """The outside of the file that clean-fid uses: a part `layers`, (x - 128) / 128 -> 2048 features."""
 
-
-@pytest.fixture(scope="module")
-def random_inception() -> nn.Module:
-    torch.manual_seed(0)
-    with (
-        mock.patch.object(inception_pytorch, "load_state_dict_from_url", return_value={}),
-        mock.patch.object(nn.Module, "load_state_dict"),
-    ):
-        return inception_pytorch.fid_inception_v3().eval()
-
-
-@pytest.fixture(scope="module")
-def weights_file(random_inception, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "pt_inception.pth"
-    torch.save(random_inception.state_dict(), path)
-    return path
-
-
-class TorchScriptInception(nn.Module):
-    """The outside of the file that clean-fid uses: `layers` takes (x - 128) / 128."""
-
-    def __init__(self, inner: nn.Module) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.layers = inner
+        self.layers = nn.Sequential(nn.Conv2d(3, 2048, 64, stride=47), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x)
@@ -232,59 +224,57 @@ def pictures() -> torch.Tensor:
     return torch.rand(2, 3, 299, 299, generator=torch.Generator().manual_seed(0)) * 255
 
 
-def test_plain_inception_is_clean_fids_legacy_extractor(weights_file, random_inception, pictures, monkeypatch) -> None:
+def test_plain_inception_is_clean_fids_legacy_extractor(
+    inception_weights, random_inception, pictures, monkeypatch
+) -> None:
     monkeypatch.setattr(
-        inception_pytorch, "load_state_dict_from_url", lambda *a, **k: torch.load(weights_file, weights_only=True)
+        inception_pytorch, "load_state_dict_from_url", lambda *a, **k: torch.load(inception_weights, weights_only=True)
     )
-    from cleanfid.features import build_feature_extractor
-
     theirs = build_feature_extractor("legacy_pytorch", torch.device("cpu"), use_dataparallel=False)
-    ours = load_extractor("legacy_pytorch", weights=str(weights_file), sha256="none")
+    ours = load_extractor("legacy_pytorch", weights=str(inception_weights), sha256="none")
     with torch.no_grad():
         expected = theirs(pictures)
     assert expected.shape == (2, 2048)
+    assert (expected[0] - expected[1]).abs().max() > 1e-3
     torch.testing.assert_close(ours(pictures), expected, rtol=0, atol=0)
 
 
-def test_safetensors_weights_are_the_same_network(weights_file, random_inception, pictures, tmp_path) -> None:
+def test_safetensors_weights_are_the_same_network(inception_weights, random_inception, pictures, tmp_path) -> None:
     save_file(random_inception.state_dict(), tmp_path / "x.safetensors")
     one = load_extractor(f"module:{tmp_path / 'x.safetensors'}")
-    two = load_extractor("clean", weights=str(weights_file), sha256="none")
+    two = load_extractor("clean", weights=str(inception_weights), sha256="none")
     torch.testing.assert_close(one(pictures), two(pictures), rtol=0, atol=0)
 
 
-def test_torchscript_inception_is_clean_fids_clean_extractor(random_inception, pictures, tmp_path, monkeypatch) -> None:
-    inner = nn.Sequential(*list(inception_network(random_inception)))
-    traced = torch.jit.trace(TorchScriptInception(inner).eval(), pictures[:1])
-    path = tmp_path / "any name.pt"
-    traced.save(str(path))
-    found = load_extractor("clean", weights=str(path), sha256=file_sha256(path))(pictures)
+def test_torchscript_inception_is_clean_fids_clean_extractor(pictures, tmp_path) -> None:
+    """clean-fid finds the file by its published name in a folder, we take any name."""
+    torch.manual_seed(0)
+    path = tmp_path / OFFICIAL["clean"].name
+    torch.jit.trace(TorchScriptFile().eval(), pictures[:1]).save(str(path))
+    theirs = InceptionV3W(str(tmp_path), download=False).eval()
+    found = load_extractor("clean", weights=str(path.rename(tmp_path / "any name.pt")), sha256="none")(pictures)
     assert found.shape == (2, 2048)
+    assert (found[0] - found[1]).abs().max() > 1e-3
     with torch.no_grad():
-        torch.testing.assert_close(found, inner((pictures - 128) / 128).flatten(1), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, theirs(pictures), rtol=0, atol=0)
 
 
-def inception_network(network: nn.Module) -> list[nn.Module]:
-    """The layers up to the last average pool."""
-    with (
-        mock.patch.object(inception_pytorch, "load_state_dict_from_url", return_value=network.state_dict()),
-    ):
-        return list(inception_pytorch.InceptionV3(output_blocks=[3], resize_input=False).eval().blocks)
-
-
-def test_checksum_of_weights(weights_file, monkeypatch) -> None:
+def test_checksum_of_weights(inception_weights, monkeypatch) -> None:
     """Both outcomes, with a published digest replaced by the one of our random file."""
-    digest = file_sha256(weights_file)
+    digest = file_sha256(inception_weights)
     assert (
-        verify(weights_file, digest) == verify(weights_file, digest.upper()) == verify(weights_file, "none") == digest
+        verify(inception_weights, digest)
+        == verify(inception_weights, digest.upper())
+        == verify(inception_weights, "none")
+        == digest
     )
     with pytest.raises(UsageError, match=rf"has the SHA-256 {digest}, but the published files have"):
-        verify(weights_file)
+        verify(inception_weights)
     with pytest.raises(UsageError, match=f"expected {'0' * 64}"):
-        verify(weights_file, "0" * 64)
-    published = inception.OfficialWeights("x.pth", "https://example.org/x.pth", digest)
-    monkeypatch.setitem(inception.OFFICIAL, "legacy_pytorch", published)
-    assert verify(weights_file) == digest
+        verify(inception_weights, "0" * 64)
+    published = weights.OfficialWeights("x.pth", "https://example.org/x.pth", digest)
+    monkeypatch.setitem(weights.OFFICIAL, "legacy_pytorch", published)
+    assert verify(inception_weights) == digest
 
 
 def test_a_wrong_file_is_refused_before_it_is_read(tmp_path, monkeypatch) -> None:
@@ -297,7 +287,7 @@ def test_a_wrong_file_is_refused_before_it_is_read(tmp_path, monkeypatch) -> Non
 
 def test_where_weights_are_looked_for(tmp_path, monkeypatch) -> None:
     official = OFFICIAL["clean"]
-    monkeypatch.delenv(inception.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.delenv(weights.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     asked = []
 
@@ -314,23 +304,25 @@ def test_where_weights_are_looked_for(tmp_path, monkeypatch) -> None:
     (tmp_path / "hub" / "checkpoints" / official.name).write_bytes(b"x")
     assert find_weights("clean").parent == tmp_path / "hub" / "checkpoints"
     (tmp_path / official.name).write_bytes(b"x")
-    monkeypatch.setenv(inception.ENVIRONMENT_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(weights.ENVIRONMENT_VARIABLE, str(tmp_path))
     assert find_weights("clean") == tmp_path / official.name
     assert find_weights("legacy_pytorch", str(tmp_path / official.name)) == tmp_path / official.name
     with pytest.raises(UsageError, match="--inception_weights /no/such"):
         find_weights("clean", "/no/such")
 
 
-def test_files_that_hold_no_extractor(tmp_path, weights_file) -> None:
+def test_files_that_hold_no_extractor(tmp_path, module_file) -> None:
     torch.save({"a": torch.zeros(2)}, tmp_path / "other.pth")
     with pytest.raises(UsageError, match="does not fit pytorch-fid's Inception"):
         load_extractor(f"module:{tmp_path / 'other.pth'}")
     (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(UsageError, match="no weights that can be read safely"):
+    with pytest.raises(UsageError, match="does not hold weights that can be read safely"):
         load_extractor(f"module:{tmp_path / 'text.pth'}")
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(UsageError, match="no state dict"):
+    with pytest.raises(UsageError, match="not a state dict"):
         load_extractor(f"module:{tmp_path / 'list.pth'}")
+    with pytest.raises(UsageError, match="it has no part 'layers'"):
+        load_extractor("clean", weights=str(module_file), sha256="none")
     with pytest.raises(UsageError, match="no such file"):
         load_extractor("module:/no/such")
     with pytest.raises(UsageError, match="'inception' is unknown"):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from ...commands.errors import UsageError
 
 CHUNK = 1024
+"""Rows of distances that are made at once: 80 MB for 10,000 images on the other side."""
 
 
 def precision_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) -> tuple[float, float]:
@@ -25,34 +27,27 @@ def precision_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) -> tup
     -------
     precision, recall : float
         In [0, 1].
+
+    Examples
+    --------
+    >>> points = np.random.default_rng(0).standard_normal((50, 2))
+    >>> precision_recall(points, points + 0.01)
+    (1.0, 1.0)
+    >>> precision_recall(points, points + 100)
+    (0.0, 0.0)
     """
     if min(len(real), len(generated)) <= k:
         raise UsageError(
             f"Precision and recall need more than {k} images on each side, got {len(real)} and {len(generated)}."
         )
-    return _share_inside(real, generated, k), _share_inside(generated, real, k)
+    one, two = (torch.from_numpy(features).double() for features in (real, generated))
+    return _share_inside(one, two, k), _share_inside(two, one, k)
 
 
-def _share_inside(manifold: np.ndarray, points: np.ndarray, k: int) -> float:
+def _share_inside(manifold: torch.Tensor, points: torch.Tensor, k: int) -> float:
     """The share of `points` within a ball of `manifold`."""
-    radii = np.concatenate([_radii(manifold, start, k) for start in range(0, len(manifold), CHUNK)])
-    inside = [
-        (squared_distances(points[start : start + CHUNK], manifold) <= radii).any(axis=1)
-        for start in range(0, len(points), CHUNK)
-    ]
-    return float(np.concatenate(inside).mean())
-
-
-def _radii(manifold: np.ndarray, start: int, k: int) -> np.ndarray:
-    """Squared distances of points start .. start + CHUNK to their k-th nearest other point."""
-    distances = squared_distances(manifold[start : start + CHUNK], manifold)
-    rows = np.arange(len(distances))
-    distances[rows, start + rows] = np.inf
-    return np.partition(distances, k - 1, axis=1)[:, k - 1]
-
-
-def squared_distances(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """All squared Euclidean distances, (N, D) and (M, D) -> (N, M), float64."""
-    one, two = one.astype(np.float64), two.astype(np.float64)
-    products = (one**2).sum(axis=1)[:, None] + (two**2).sum(axis=1) - 2 * one @ two.T
-    return np.clip(products, 0, None)
+    # The nearest of all points is the point itself.
+    nearest = [torch.cdist(part, manifold).kthvalue(k + 1).values for part in manifold.split(CHUNK)]
+    radii = torch.cat(nearest)
+    inside = [(torch.cdist(part, manifold) <= radii).any(dim=1) for part in points.split(CHUNK)]
+    return float(torch.cat(inside).numpy().mean())

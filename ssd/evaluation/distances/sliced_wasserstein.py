@@ -23,7 +23,7 @@ def sliced_wasserstein(real: np.ndarray, generated: np.ndarray, channels: int = 
         (N, D) and (M, D) patches, D = channels x height x width.
     channels : int
     seed : int
-        Of the 256 directions.
+        The seed of the 256 directions.
     """
     dimension = real.shape[1]
     per_channel = real.reshape(len(real), channels, -1).astype(np.float64)
@@ -33,11 +33,11 @@ def sliced_wasserstein(real: np.ndarray, generated: np.ndarray, channels: int = 
     directions /= np.linalg.norm(directions, axis=0)
     one, two = (real - mean) / deviation, (generated - mean) / deviation
     parts = [directions[:, start : start + CHUNK] for start in range(0, NUM_SLICES, CHUNK)]
-    return float(np.mean([_wasserstein(one @ part, two @ part) for part in parts]))
+    return float(np.mean([wasserstein_1(one @ part, two @ part) for part in parts]))
 
 
-def _wasserstein(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """W_1 between the columns of (N, S) and (M, S), exact also for N != M -> (S,)."""
+def wasserstein_1(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """1-D Wasserstein-1 distance between the columns of (N, S) and (M, S), exact also for N != M -> (S,)."""
     one, two = np.sort(one, axis=0), np.sort(two, axis=0)
     if len(one) == len(two):
         return np.abs(one - two).mean(axis=0)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 
 from ...data.readers.digits import digit_pixels
 from .extractors import reduce_to_pixels
@@ -30,6 +29,8 @@ def digit_recognition(images: Sequence[torch.Tensor]) -> dict[str, float | list[
     dict
         `mean_top_probability`; `held_out_real`, the same for real digits; `digit_shares`, ten fractions.
     """
+    from sklearn.linear_model import LogisticRegression  # a second of imports, for digits only
+
     pixels, labels = digit_pixels()
     real = (2 * pixels - 1).reshape(len(pixels), -1)
     classifier = LogisticRegression(max_iter=2000).fit(real[:NUM_FITTED], labels[:NUM_FITTED])

@@ -1,28 +1,25 @@
 """Feature extractors: 8-bit pictures -> feature vectors.
 
-An extractor has two halves. `resize_picture` runs per picture, in worker processes too, and is clean-fid's; the network
-runs per batch on the device.
+An extractor has two halves: the resizing of `resizing.py` runs per picture, in worker processes too; the network runs
+per batch on the device.
 """
 
 from __future__ import annotations
 
-import functools
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ...commands.errors import UsageError
-from .inception import file_sha256, find_weights, load_inception, load_module, verify
+from .inception import load_inception, load_module
+from .weights import file_sha256, find_weights, verify
 
 PIXEL_SIDE = 8
-RESIZES = ("clean", "legacy_pytorch", "none")
 
 
 def reduce_to_pixels(images: torch.Tensor) -> torch.Tensor:
@@ -35,34 +32,6 @@ def pixel_features(images: torch.Tensor) -> torch.Tensor:
     return reduce_to_pixels(images).flatten(1)
 
 
-def resize_picture(pixels: np.ndarray, resize: str) -> torch.Tensor:
-    """One picture as a network takes it.
-
-    Parameters
-    ----------
-    pixels : np.ndarray
-        (H, W, 3), uint8.
-    resize : {"clean", "legacy_pytorch", "none"}
-        clean-fid's resizer to 299 x 299 (PIL bicubic in float; torch bilinear without antialias), or none.
-
-    Returns
-    -------
-    torch.Tensor
-        (3, H', W'), float32 in [0, 255].
-    """
-    resized = pixels.astype(np.float32) if resize == "none" else _resizer(resize)(pixels)
-    return torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-
-
-@functools.cache
-def _resizer(mode: str) -> Callable[[np.ndarray], np.ndarray]:
-    """clean-fid's resizer, made where it is used: it is a closure, which spawned workers could not receive."""
-    with warnings.catch_warnings():  # clean-fid switches all warnings of the process off
-        from cleanfid.resize import build_resizer
-
-        return build_resizer(mode)
-
-
 @dataclass(frozen=True)
 class Extractor:
     """A feature extractor, ready to run.
@@ -71,12 +40,12 @@ class Extractor:
     ----------
     name : str
         pixels, clean, legacy_pytorch or module:PATH.
-    resize : str
+    resize : {"clean", "legacy_pytorch", "none"}
         What `resize_picture` does for it.
     network : callable
         (B, 3, H, W), float32 in [0, 255] -> (B, D).
     weights_sha256 : str, optional
-        Of the weights file, if there is one.
+        SHA-256 of the weights file, if there is one.
     device : str
     bf16 : bool
         Run the network in bfloat16 (faster on GPUs, other numbers).
@@ -141,7 +110,7 @@ def load_extractor(
     sha256 : str, optional
         What the weights file must have; "none" accepts any.
     resize : {"clean", "legacy_pytorch", "none"}
-        Of `module:PATH` only.
+        How pictures are resized for `module:PATH`; the others have their own way.
     bf16 : bool
 
     Raises

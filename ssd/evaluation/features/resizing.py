@@ -1,0 +1,38 @@
+"""From an 8-bit picture to what a network takes; runs per picture, in worker processes too, and is clean-fid's."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+
+def resize_picture(pixels: np.ndarray, resize: str) -> torch.Tensor:
+    """One picture as a network takes it.
+
+    Parameters
+    ----------
+    pixels : np.ndarray
+        (H, W, 3), uint8.
+    resize : {"clean", "legacy_pytorch", "none"}
+        clean-fid's resizer to 299 x 299 (PIL bicubic in float; torch bilinear without antialias), or none.
+
+    Returns
+    -------
+    torch.Tensor
+        (3, H', W'), float32 in [0, 255].
+    """
+    resized = pixels.astype(np.float32) if resize == "none" else _resizer(resize)(pixels)
+    return torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+
+
+@functools.cache
+def _resizer(mode: str) -> Callable[[np.ndarray], np.ndarray]:
+    """clean-fid's resizer, made where it is used: it is a closure, which spawned workers could not receive."""
+    with warnings.catch_warnings():  # clean-fid switches all warnings of the process off
+        from cleanfid.resize import build_resizer
+
+        return build_resizer(mode)
