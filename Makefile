@@ -11,7 +11,7 @@ DEMO_EVAL := python sample/eval_fid.py --model $(RUN) --ref digits --features pi
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format type bench docs clean
+.PHONY: help install demo test test-slow test-portable lint format type bench docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -43,6 +43,20 @@ test: install lint type  ## lint, type-check, and run the fast tests
 
 test-slow: install  ## run the slow tests too
 	$(BIN)/python -m pytest -m "not gpu"
+
+# Instruction sets of PyTorch's own kernels and of oneDNN's, and numbers of threads.
+PORTABLE_SETTINGS := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41 \
+  ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 OMP_NUM_THREADS=2
+PORTABLE_TESTS := tests/operators tests/process tests/flexi_unet tests/pipelines tests/test_scheduling_ssd.py \
+  tests/test_pipeline_ssd.py tests/sampling/test_many_images.py \
+  tests/publishing/test_published_checkpoints.py::test_the_published_outputs_on_every_route \
+  --ignore=tests/flexi_unet/test_flops.py
+
+test-portable: install  ## run the numerical tests as if on other CPUs (six runs)
+	@for setting in $(PORTABLE_SETTINGS); do \
+	  echo "$$setting"; \
+	  env OMP_NUM_THREADS=1 $$setting $(BIN)/python -m pytest -q $(PORTABLE_TESTS) || exit 1; \
+	done
 
 lint: install  ## check style and formatting
 	$(BIN)/ruff check .

@@ -108,34 +108,9 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         self.exit_adapters = _exit_adapters(base, widths)
         self._entry_widths = entry_widths
 
-        self.down_blocks = nn.ModuleList(
-            EncoderStage(
-                settings,
-                entry_widths[stage],
-                widths[stage],
-                num_layers=layers[stage],
-                attention=has_attention[stage],
-                downsample=stage < num_stages - 1,
-            )
-            for stage in range(num_stages)
-        )
+        self.down_blocks = _encoder(settings, entry_widths, widths, layers, has_attention)
         self.mid_block = MiddleStage(settings, widths[-1])
-        decoder_widths = [*widths[1:], widths[-1]]  # width of what comes up from below
-        self.up_blocks = nn.ModuleList()
-        for stage in reversed(range(num_stages)):
-            skip_channels = [widths[stage]] * layers[stage] + [entry_widths[stage]]
-            if stage == 0 and decoder_exit == "early":
-                skip_channels.pop()  # no route ever runs this block
-            self.up_blocks.append(
-                DecoderStage(
-                    settings,
-                    decoder_widths[stage],
-                    widths[stage],
-                    skip_channels,
-                    attention=has_attention[stage],
-                    upsample=stage > 0,
-                )
-            )
+        self.up_blocks = _decoder(settings, entry_widths, widths, layers, has_attention, decoder_exit)
 
         self.conv_norm_out = nn.GroupNorm(norm_num_groups, base, eps=NORM_EPS)
         self.conv_act = nn.SiLU()
@@ -232,6 +207,44 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         if self.class_embedding is not None:
             temb = temb + self.class_embedding(class_labels)
         return temb
+
+
+def _encoder(
+    settings: BlockSettings,
+    entry_widths: Sequence[int],
+    widths: Sequence[int],
+    layers: Sequence[int],
+    has_attention: Sequence[bool],
+) -> nn.ModuleList:
+    """Encoder stages, fine to coarse; all but the coarsest end in a downsampler."""
+    last = len(widths) - 1
+    return nn.ModuleList(
+        EncoderStage(settings, entry, width, num_layers, attention, downsample=stage < last)
+        for stage, (entry, width, num_layers, attention) in enumerate(zip(entry_widths, widths, layers, has_attention))
+    )
+
+
+def _decoder(
+    settings: BlockSettings,
+    entry_widths: Sequence[int],
+    widths: Sequence[int],
+    layers: Sequence[int],
+    has_attention: Sequence[bool],
+    decoder_exit: str,
+) -> nn.ModuleList:
+    """Decoder stages, coarse to fine; all but the finest end in an upsampler."""
+    from_below = [*widths[1:], widths[-1]]  # width of what comes up
+    stages = nn.ModuleList()
+    for stage in reversed(range(len(widths))):
+        skip_channels = [widths[stage]] * layers[stage] + [entry_widths[stage]]
+        if stage == 0 and decoder_exit == "early":
+            skip_channels.pop()  # no route ever runs this block
+        stages.append(
+            DecoderStage(
+                settings, from_below[stage], widths[stage], skip_channels, has_attention[stage], upsample=stage > 0
+            )
+        )
+    return stages
 
 
 def _entry_adapters(base: int, widths: Sequence[int]) -> nn.ModuleDict:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flexi_unet.routing import DecoderStage, plan_route, stage_sizes
+from flexi_unet.routing import DecoderStep, plan_route, stage_sizes
 
 SIZES = stage_sizes(64, 4)
 LAYERS = (2, 2, 2, 2)
@@ -22,7 +22,6 @@ def test_every_pair_of_sizes(entry: int, exit_: int, decoder_exit: str) -> None:
     start = 0 if to_full else entry
     assert found.encoder == tuple(range(start, 4))
     assert found.entry_stage == start
-    assert found.exit_stage == exit_
     assert [step.stage for step in found.decoder] == list(range(3, exit_ - 1, -1))
     for step in found.decoder:
         leaves = step.stage == exit_
@@ -38,9 +37,9 @@ def test_every_pair_of_sizes(entry: int, exit_: int, decoder_exit: str) -> None:
 
 def test_one_route_written_out() -> None:
     assert route(2, 1).decoder == (
-        DecoderStage(stage=3, num_blocks=3, num_skips=3, upsample=True),
-        DecoderStage(stage=2, num_blocks=3, num_skips=2, upsample=True),
-        DecoderStage(stage=1, num_blocks=2, num_skips=0, upsample=False),
+        DecoderStep(stage=3, num_blocks=3, num_skips=3, upsample=True),
+        DecoderStep(stage=2, num_blocks=3, num_skips=2, upsample=True),
+        DecoderStep(stage=1, num_blocks=2, num_skips=0, upsample=False),
     )
 
 

@@ -12,6 +12,7 @@ from ssd.operators import Blur, IdentityOperator, ImplicitOperator, LinearOperat
 from ssd.operators.kernels import KERNELS, dct_matrix
 from ssd.operators.spectral import SpectralForm
 
+from ..numerics import random_walk, relative_error
 from .operator_cases import OPERATORS, tolerance
 
 TOLERANCE = 1e-10
@@ -112,13 +113,15 @@ def test_lanczos_is_that_of_pillow() -> None:
     pixels = np.random.default_rng(0).random((12, 10), dtype=np.float32)
     expected = np.array(Image.fromarray(pixels).resize((5, 6), Image.Resampling.LANCZOS))
     found = resize_operator((12, 10), (6, 5), "lanczos3").forward(torch.from_numpy(pixels))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    # Pillow sums in float32, 12 and 10 products; its fixed weights are rounded once more.
+    assert relative_error(found, torch.from_numpy(expected)) < random_walk(torch.float32, 2 * (12 + 10))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_every_kernel_keeps_a_constant_image_and_contracts(kernel: str) -> None:
     operator = resize_operator((16, 12), (8, 6), kernel)
-    torch.testing.assert_close(operator.forward(torch.ones(16, 12)), torch.ones(8, 6))
+    constant = operator.forward(torch.ones(16, 12, dtype=torch.float64))
+    torch.testing.assert_close(constant, torch.ones(8, 6, dtype=torch.float64), atol=TOLERANCE, rtol=0)
     assert 0.45 < operator.spectral.largest_singular_value() < 0.62
 
 
@@ -167,12 +170,12 @@ def test_implicit_operator_works_without_gradients_and_in_float32() -> None:
     expected = resize_operator((8, 8), (4, 4), "area")
     y = random_images((4, 4)).float()
     with torch.inference_mode():
-        torch.testing.assert_close(operator.adjoint(y), expected.adjoint(y))
+        assert relative_error(operator.adjoint(y), expected.adjoint(y)) < random_walk(torch.float32, 2 * 8)
         covariance = operator.spectral.covariance(lambda lam: 1 - lam)
         noise = random_images((8, 8)).float()
-        torch.testing.assert_close(
-            covariance.sqrt_apply(noise), expected.spectral.covariance(lambda lam: 1 - lam).sqrt_apply(noise)
-        )
+        closed = expected.spectral.covariance(lambda lam: 1 - lam).sqrt_apply(noise)
+        four_sums = random_walk(torch.float32, 4 * 8)
+        assert relative_error(covariance.sqrt_apply(noise), closed) < four_sums
 
 
 def test_composition_is_the_product() -> None:
@@ -184,7 +187,8 @@ def test_composition_is_the_product() -> None:
 
 def test_float32_result_is_close_to_float64() -> None:
     operator, x = resize_operator((16, 16), (8, 8)), random_images((16, 16))
-    torch.testing.assert_close(operator.forward(x.float()).double(), operator.forward(x), atol=1e-6, rtol=0)
+    rounding = random_walk(torch.float32, 2 * 16)  # two sums of 16 products
+    assert relative_error(operator.forward(x.float()), operator.forward(x)) < rounding
 
 
 def test_unknown_kernel_lists_the_known() -> None:

@@ -1,0 +1,67 @@
+"""What the documentation shows works: doctests of every module, and the Python blocks of every document."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import importlib.util
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import flexi_unet
+import ssd
+
+from .conftest import ROOT
+
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def modules_with_examples() -> list[str]:
+    """Names of the modules of `ssd` and `flexi_unet` that show examples."""
+    names = [
+        module.name
+        for package in (ssd, flexi_unet)
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    ]
+    return [name for name in names if ">>> " in Path(importlib.util.find_spec(name).origin).read_text()]
+
+
+@pytest.mark.parametrize("name", modules_with_examples())
+def test_examples_of_a_module(name: str) -> None:
+    torch.manual_seed(0)
+    failed, tried = doctest.testmod(importlib.import_module(name))
+    assert tried > 0
+    assert failed == 0  # pytest shows what doctest printed
+
+
+def documents_with_python() -> list[Path]:
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [document for document in documents if BLOCK.search(document.read_text())]
+
+
+@pytest.fixture
+def trained_models(tmp_path, monkeypatch) -> None:
+    """A working directory with a model in `runs/digits`, tiny and untrained."""
+    torch.manual_seed(0)
+    unet = flexi_unet.FlexiUNet2DModel(8, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4)
+    ssd.SSDPipeline(unet, ssd.SSDScheduler(sample_size=8, num_levels=2)).save_pretrained(tmp_path / "runs" / "digits")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("trained_models")
+@pytest.mark.parametrize("document", documents_with_python(), ids=lambda path: path.name)
+def test_python_of_a_document(document: Path) -> None:
+    """Its blocks run in order, in one namespace."""
+    text = document.read_text()
+    namespace: dict[str, object] = {"__name__": "document"}
+    for block in BLOCK.finditer(text):
+        line = text[: block.start(1)].count("\n")
+        exec(compile("\n" * line + block[1], str(document), "exec"), namespace)
+
+
+def test_the_readme_and_the_recipes_are_among_the_documents() -> None:
+    assert {"README.md", "recipes.md"} <= {document.name for document in documents_with_python()}
