@@ -133,7 +133,7 @@ class TrainingBatches(Iterator[Batch]):
         self._config, self._dataset, self._no_class = config, dataset, no_class
         self._rank, self._world_size, self._device = rank, world_size, torch.device(device)
         self._noise_generator = torch.Generator(self._device)
-        self._plans = self._endless_plans(start)
+        self._plans = endless_plans(config, self.routes, start, rank, world_size)
         self._loading: deque[_Plan] = deque()  # planned, with images still under way
         self._items = iter(self._open_loader(start))
 
@@ -158,18 +158,6 @@ class TrainingBatches(Iterator[Batch]):
             seconds_waited=seconds_waited,
         )
 
-    def images_per_process(self, level: int) -> int:
-        """B of a batch on `level`, 0 the finest."""
-        return max(1, round(self._config.batch_size * self._config.level_batch_scale**level))
-
-    def _endless_plans(self, position: Position) -> Iterator[_Plan]:
-        while True:
-            route = self.routes.route(position.batches)
-            size = self.images_per_process(route.level)
-            first = position.images + self._rank * size
-            position = Position(position.batches + 1, position.images + self._world_size * size)
-            yield _Plan(route, range(first, first + size), position)
-
     def _open_loader(self, start: Position) -> DataLoader:
         workers = self._config.num_workers
         loading: dict[str, Any] = {
@@ -180,20 +168,9 @@ class TrainingBatches(Iterator[Batch]):
         if isinstance(self._dataset, ImageStream):
             self._dataset.set_position(start.images, self._rank, self._world_size, self._config.seed)
             return DataLoader(self._dataset, self._config.batch_size, **loading)
-        return DataLoader(self._dataset, batch_sampler=self._indices(len(self._dataset)), **loading)
-
-    def _indices(self, length: int) -> Iterator[list[int]]:
-        """The data set's indices of each batch; the loader asks for them in order, ahead of `__next__`."""
-        epoch, order = -1, np.empty(0, dtype=np.int64)
-        for plan in self._plans:
-            indices = []
-            for number in plan.numbers:
-                if number // length != epoch:
-                    epoch = number // length
-                    order = numpy_generator(self._config.seed, "epoch", epoch).permutation(length)
-                indices.append(int(order[number % length]))
-            self._loading.append(plan)
-            yield indices
+        # Nothing that the loader holds refers back to this object: its workers end as soon as nobody uses it.
+        indices = epoch_indices(self._plans, self._loading, len(self._dataset), self._config.seed)
+        return DataLoader(self._dataset, batch_sampler=indices, **loading)
 
     def _flip(self, x_0: torch.Tensor, uniforms: np.ndarray) -> torch.Tensor:
         """Mirror about half of the images left to right."""
@@ -216,3 +193,29 @@ class TrainingBatches(Iterator[Batch]):
     def _move(self, tensor: torch.Tensor) -> torch.Tensor:
         """To the device, without waiting for it."""
         return to_device(tensor, self._device)
+
+
+def endless_plans(
+    config: TrainConfig, routes: BatchRoutes, position: Position, rank: int, world_size: int
+) -> Iterator[_Plan]:
+    """The plans of the batches of process `rank` from `position` on."""
+    while True:
+        route = routes.route(position.batches)
+        size = max(1, round(config.batch_size * config.level_batch_scale**route.level))
+        first = position.images + rank * size
+        position = Position(position.batches + 1, position.images + world_size * size)
+        yield _Plan(route, range(first, first + size), position)
+
+
+def epoch_indices(plans: Iterator[_Plan], loading: deque[_Plan], length: int, seed: int) -> Iterator[list[int]]:
+    """The data set's indices of each batch. The loader asks ahead, so the plans wait in `loading` for their images."""
+    epoch, order = -1, np.empty(0, dtype=np.int64)
+    for plan in plans:
+        indices = []
+        for number in plan.numbers:
+            if number // length != epoch:
+                epoch = number // length
+                order = numpy_generator(seed, "epoch", epoch).permutation(length)
+            indices.append(int(order[number % length]))
+        loading.append(plan)
+        yield indices
