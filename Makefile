@@ -8,6 +8,9 @@ DEMO_TRAIN := accelerate launch train/train_ssd.py --config configs/digits.yaml
 DEMO_SAMPLE := python sample/sample_ssd.py --model $(RUN) --num 64 --seed 0 --grid $(RUN)/samples.png --animation $(RUN)/coarse_to_fine.gif
 DEMO_EVAL := python sample/eval_fid.py --model $(RUN) --ref digits --features pixels --num 512
 
+# One process per core, each with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope
+
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -39,10 +42,10 @@ demo: install  ## train on handwritten digits, sample and evaluate (6 to 8 minut
 	  '  samples/, checkpoints/                grids during training, and the state to resume from'
 
 test: install lint type  ## lint, type-check, and run the fast tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: install  ## run the slow tests too
-	$(BIN)/python -m pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 # Instruction sets of PyTorch's own kernels and of oneDNN's, and numbers of threads.
 PORTABLE_SETTINGS := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41 \

@@ -1,7 +1,10 @@
 """What tests of whole runs share."""
 
+import itertools
+import json
+import multiprocessing
 import os
-import subprocess
+import socket
 import sys
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from safetensors.torch import load_file
 
 from ssd.training.log import read_log
 
-from ..conftest import ROOT, TINY
+from ..conftest import ROOT, TINY, Outcome, run_script
 
 TRAIN = "train/train_ssd.py"
 STEPS = 30
@@ -44,35 +47,74 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert logged(one) == logged(other)
 
 
-def start(out: Path, *more: str) -> subprocess.Popen:
-    """A run in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, TRAIN, *RUN, "--out", str(out), *more],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+_FORKSERVER = multiprocessing.get_context("forkserver")
+_FORKSERVER.set_forkserver_preload([__name__, "ssd.training.setup", "ssd.training.samples"])
+"""Processes are forked from one that has imported everything and computed nothing: they start in no time."""
 
 
-def two_processes(out: Path, *flags: str, fsdp: bool = False) -> list[str]:
-    """The command of a run of two processes on the CPU."""
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
-    launch += ["--config_file", "configs/accelerate/cpu_2_processes.yaml"]
-    return [*launch, TRAIN, *flags, "--out", str(out)]
+class Started:
+    """A command in a process of its own."""
+
+    def __init__(self, out: Path, *flags: str | Path, environment: dict[str, str] | None = None) -> None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        self._output = out.parent / f"output_of_{next(_NUMBERS)}.txt"
+        arguments = [TRAIN, "--out", str(out), *map(str, flags)]
+        self.process = _FORKSERVER.Process(
+            target=_run_and_write, args=(arguments, environment or {}, self._output), daemon=True
+        )
+        self.process.start()
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    @property
+    def has_ended(self) -> bool:
+        return not self.process.is_alive()
+
+    def wait(self, timeout: float = 120) -> Outcome:
+        """What it did; a process that was killed has said nothing."""
+        self.process.join(timeout)
+        assert self.has_ended, "the process hangs"
+        said = json.loads(self._output.read_text()) if self._output.exists() else {"out": "", "err": ""}
+        return Outcome(self.process.exitcode, said["out"], said["err"])
 
 
-def environment(fsdp: bool = False) -> dict[str, str]:
-    """Of `two_processes`; with `fsdp` the settings of configs/accelerate/fsdp2.yaml, as the launcher passes them on."""
-    chosen = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    if fsdp:
+_NUMBERS = itertools.count()
+
+
+def _run_and_write(arguments: list[str], environment: dict[str, str], output: Path) -> None:
+    os.environ.update({"OMP_NUM_THREADS": "1"} | environment)
+    os.chdir(ROOT)
+    torch.set_num_threads(1)
+    done = run_script(*arguments)
+    output.write_text(json.dumps({"out": done.out, "err": done.err}))
+    sys.exit(done.code)
+
+
+def start(out: Path, *more: str) -> Started:
+    """The long run in a process of its own."""
+    return Started(out, *RUN, *more)
+
+
+def start_two(out: Path, *flags: str, fsdp: bool = False, second: tuple[str, ...] = ()) -> list[Started]:
+    """A run of two processes on the CPU, as a launcher starts it; the second has more flags."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"ACCELERATE_USE_CPU": "true", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if fsdp:  # as the launcher passes the settings of the file on
         settings = yaml.safe_load((ROOT / "configs/accelerate/fsdp2.yaml").read_text())["fsdp_config"]
-        chosen |= {name.upper(): str(value).lower() for name, value in settings.items()}
-        chosen |= {"ACCELERATE_USE_FSDP": "true", "FSDP_AUTO_WRAP_POLICY": settings["fsdp_auto_wrap_policy"]}
-    return chosen
+        shared |= {name.upper(): str(value) for name, value in settings.items()} | {"ACCELERATE_USE_FSDP": "true"}
+    return [
+        Started(
+            out, *flags, *(second if rank else ()), environment=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        )
+        for rank in range(2)
+    ]
 
 
-def launch_two(out: Path, *flags: str, fsdp: bool = False) -> subprocess.CompletedProcess:
-    command = two_processes(out, *flags)
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment(fsdp), timeout=240)
+def run_two(out: Path, *flags: str, fsdp: bool = False) -> Outcome:
+    """`start_two`, finished; what process 0 said."""
+    first, second = (started.wait() for started in start_two(out, *flags, fsdp=fsdp))
+    assert second.code == first.code, second.err
+    return first

@@ -2,16 +2,19 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
 
+import psutil
 import pytest
 
 from ssd import SSDPipeline
 
 from ..conftest import ROOT, TINY, run_script
-from .runs import GROUPS, TRAIN, environment, final_tensors, largest_difference, launch_two, two_processes
+from .runs import GROUPS, TRAIN, final_tensors, largest_difference, run_two, start_two
 
 FLAGS = [*TINY, *GROUPS, "--data", "digits", "--transition_probability", "0.5"]
 MIXED = [*FLAGS, "--gradient_accumulation_steps", "2"]
@@ -32,8 +35,8 @@ def test_two_processes_are_one_with_twice_the_batch(one, tmp_path, fsdp: bool) -
     flags = [*MIXED, "--batch_size", "2"]
     samples = ["--sample_every", "5", "--sample_steps", "2"]
     for more in (["--max_steps", "3"], ["--max_steps", "5", "--resume", *samples]):
-        done = launch_two(tmp_path / "two", *flags, *more, fsdp=fsdp)
-        assert done.returncode == 0, done.stderr
+        done = run_two(tmp_path / "two", *flags, *more, fsdp=fsdp)
+        assert done.code == 0, done.err
     assert largest_difference(final_tensors(tmp_path / "two", 5), final_tensors(one, 5)) < 1e-6
     assert (tmp_path / "two" / "samples" / "step_00000005_raw.png").exists()
     assert json.loads((tmp_path / "two/unet/config.json").read_text())["_class_name"] == "FlexiUNet2DModel"
@@ -48,8 +51,8 @@ def test_two_processes_are_one_with_twice_the_batch(one, tmp_path, fsdp: bool) -
 
 def test_one_level_needs_no_search_for_unused_parameters(tmp_path) -> None:
     flags = [*TINY, *GROUPS, "--data", "digits", "--levels", "1", "--block_out_channels", "[32,64]", "--max_steps", "2"]
-    done = launch_two(tmp_path / "two", *flags, "--batch_size", "2")
-    assert done.returncode == 0, done.stderr
+    done = run_two(tmp_path / "two", *flags, "--batch_size", "2")
+    assert done.code == 0, done.err
     assert run_script(TRAIN, *flags, "--batch_size", "4", "--out", tmp_path / "one").code == 0
     assert largest_difference(final_tensors(tmp_path / "two", 2), final_tensors(tmp_path / "one", 2)) < 1e-6
 
@@ -57,9 +60,9 @@ def test_one_level_needs_no_search_for_unused_parameters(tmp_path) -> None:
 def test_a_global_batch_that_does_not_divide_continues_with_a_note(tmp_path) -> None:
     flags = [*TINY, "--data", "digits"]
     assert run_script(TRAIN, *flags, "--max_steps", "2", "--batch_size", "3", "--out", tmp_path / "x").code == 0
-    done = launch_two(tmp_path / "x", *flags, "--max_steps", "3", "--batch_size", "2", "--resume")
-    assert done.returncode == 0, done.stderr
-    assert "note: the global batch 3 becomes 4: it does not divide evenly." in done.stdout
+    done = run_two(tmp_path / "x", *flags, "--max_steps", "3", "--batch_size", "2", "--resume")
+    assert done.code == 0, done.err
+    assert "note: the global batch 3 becomes 4: it does not divide evenly." in done.out
 
 
 def test_accumulation_equals_the_large_batch_when_the_route_is_fixed(tmp_path) -> None:
@@ -71,53 +74,37 @@ def test_accumulation_equals_the_large_batch_when_the_route_is_fixed(tmp_path) -
     assert largest_difference(final_tensors(tmp_path / "small", 3), final_tensors(tmp_path / "large", 3)) < 1e-6
 
 
-DISAGREEING = """
-import os, sys
-from ssd.commands.errors import exit_on_usage_error
-from ssd.training.config import parse_train_config
-from ssd.training.engine import make_accelerator
-from ssd.training.setup import set_up
-rank = int(os.environ["RANK"])
-with exit_on_usage_error():
-    config = parse_train_config([*sys.argv[2:], *(sys.argv[1].split() if rank else [])])
-    set_up(config, make_accelerator(config))
-"""
-
-
 @pytest.mark.parametrize(
-    ("flags_of_the_second", "message"),
+    ("second", "message"),
     [
-        ("--seed 5", "The processes disagree about --seed: 0 on process 0, 5 on process 1."),
-        ("--data folder:/no/such/folder", "The data folder /no/such/folder does not exist"),
+        (("--seed", "5"), "The processes disagree about --seed: 0 on process 0, 5 on process 1."),
+        (("--data", "folder:/no/such/folder"), "The data folder /no/such/folder does not exist"),
     ],
 )
-def test_processes_that_disagree_refuse_before_the_first_step(tmp_path, flags_of_the_second: str, message: str) -> None:
-    script = tmp_path / "disagree.py"
-    script.write_text(DISAGREEING)
-    launcher = two_processes(tmp_path / "x", *TINY, "--data", "digits")
-    launcher[launcher.index(TRAIN)] = str(script)
-    launcher.insert(launcher.index(str(script)) + 1, flags_of_the_second)
-    done = subprocess.run(
-        launcher,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment() | {"PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode != 0
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) >= 1
-    assert all(message in line for line in lines), done.stderr
+def test_processes_that_disagree_refuse_before_the_first_step(tmp_path, second: tuple[str, ...], message: str) -> None:
+    for started in start_two(tmp_path / "x", *FLAGS, "--max_steps", "2", second=second):
+        started.wait().assert_one_line_error(message)
+    assert not (tmp_path / "x").exists()
+
+
+def test_processes_that_see_other_checkpoints_refuse(tmp_path) -> None:
+    """As on two machines whose --out is not the same folder."""
+    for name in ("x", "y"):
+        assert run_script(TRAIN, *FLAGS, "--max_steps", "2", "--save_every", "1", "--out", tmp_path / name).code == 0
+    shutil.rmtree(tmp_path / "y" / "checkpoints" / "step_00000002")
+    flags = [*FLAGS, "--max_steps", "3", "--resume"]
+    for started in start_two(tmp_path / "x", *flags, second=("--out", str(tmp_path / "y"))):
+        started.wait().assert_one_line_error("The processes disagree about the checkpoint to resume", "process 1")
 
 
 def test_when_a_process_is_killed_the_other_ends(tmp_path) -> None:
     out = tmp_path / "x"
-    command = two_processes(out, *FLAGS, "--max_steps", "100000", "--batch_size", "2")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+    command += ["--config_file", "configs/accelerate/cpu_2_processes.yaml", TRAIN, *FLAGS, "--out", str(out)]
     launcher = subprocess.Popen(
-        command,
+        [*command, "--max_steps", "100000", "--batch_size", "2"],
         cwd=ROOT,
-        env=environment(),
+        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -128,11 +115,11 @@ def test_when_a_process_is_killed_the_other_ends(tmp_path) -> None:
             assert launcher.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        children = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True).stdout.split()
+        children = psutil.Process(launcher.pid).children()
         assert len(children) == 2
-        os.kill(int(children[1]), signal.SIGKILL)
+        children[1].kill()
         assert launcher.wait(timeout=60) != 0
-        assert not any(os.path.exists(f"/proc/{child}") for child in children)
+        assert not any(child.is_running() for child in children)
     finally:
         if launcher.poll() is None:
             os.killpg(launcher.pid, signal.SIGKILL)

@@ -2,14 +2,13 @@
 
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from ..conftest import run_script
-from .runs import RUN, STEPS, TRAIN, assert_same_run, final_tensors, largest_difference, logged, start
+from .runs import RUN, STEPS, TRAIN, Started, assert_same_run, final_tensors, largest_difference, logged, start
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +27,10 @@ def moments() -> random.Random:
     return random.Random(seed)
 
 
-def wait_for_lines(out: Path, number: int, process: subprocess.Popen) -> None:
+def wait_for_lines(out: Path, number: int, process: Started) -> None:
     """Until log.csv has `number` lines of losses, or the process ended."""
     deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
+    while not process.has_ended and time.monotonic() < deadline:
         if (out / "log.csv").exists() and len((out / "log.csv").read_text().splitlines()) > number:
             return
         time.sleep(0.005)
@@ -46,8 +45,8 @@ def resume(out: Path) -> str:
 def test_kill_nine_at_a_random_moment(uninterrupted, tmp_path, moments) -> None:
     process = start(tmp_path / "x")
     wait_for_lines(tmp_path / "x", moments.randint(5, STEPS - 5), process)
-    process.kill()
-    process.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     resume(tmp_path / "x")
     assert_same_run(uninterrupted, tmp_path / "x")
 
@@ -59,8 +58,8 @@ def test_kill_nine_at_twenty_random_moments(uninterrupted, tmp_path, moments) ->
         process = start(out)
         wait_for_lines(out, 1, process)
         time.sleep(moments.uniform(0, 1.5))
-        process.kill()
-        process.communicate()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
         resume(out)
         assert_same_run(uninterrupted, out)
         assert not [path for path in out.rglob(".part-*")]
@@ -80,9 +79,9 @@ def test_a_polite_signal_saves_and_exits_with_zero(uninterrupted, tmp_path, numb
     process = start(out)
     wait_for_lines(out, 6, process)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, output
-    assert f"Stopped by {number.name}" in output
+    done = process.wait()
+    assert done.code == 0, done.err
+    assert f"Stopped by {number.name}" in done.out
     newest = (out / "checkpoints" / "latest").read_text().strip()
     assert int(newest.removeprefix("step_")) == int(logged(out)[-1][0])  # within the step
     resume(out)
