@@ -17,7 +17,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 .PHONY: help install demo test test-slow test-portable lint format type bench docs clean
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 install: $(VENV)/installed  ## create .venv and install the project with its development tools
 
