@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +34,21 @@ from ssd.training.batches import Position, TrainingBatches
 from ssd.training.checkpoints import TrainState, load_networks, load_optimizer
 from ssd.training.config import TrainConfig, parse_train_config
 from ssd.training.ema import EmaNetworks
-from ssd.training.engine import announce_compiling, freeze_unused, make_accelerator, share_weights, whole
+from ssd.training.engine import (
+    announce_compiling,
+    end_with_the_others,
+    freeze_unused,
+    make_accelerator,
+    share_weights,
+    whole,
+)
 from ssd.training.guard import StepGuard
 from ssd.training.interruption import StopRequest
 from ssd.training.log import CsvTracker, TrainingLog
-from ssd.training.run_folder import newest_name, prepare_out_folder, save_run
+from ssd.training.run_folder import newest_name, prepare_out_folder, what_is_written
 from ssd.training.samples import save_sample_grid
-from ssd.training.setup import Setup, set_up
-from ssd.training.summary import mean_gflops, route_costs
+from ssd.training.saving import RunSaver, stop_when_the_disk_is_full
+from ssd.training.setup import Setup, claim_folder, set_up
 
 
 def main() -> None:
@@ -57,7 +63,14 @@ def main() -> None:
         for note in setup.notes:
             print(f"note: {note}")
     if not config.dry_run:
-        with exit_on_usage_error():
+        with (
+            exit_on_usage_error(),
+            claim_folder(setup, accelerator) as note,
+            end_with_the_others(accelerator),
+            stop_when_the_disk_is_full(Path(config.out)),
+        ):
+            if note is not None:
+                print(f"note: {note}")
             train(start_run(setup, accelerator))
     accelerator.end_training()
 
@@ -78,18 +91,17 @@ class Run:
     log: TrainingLog
     bar: tqdm
     learning_rate: Callable[[int], float]  # of a step, as a fraction of --learning_rate
-    gflops: float
-    started: float
+    saver: RunSaver
+    first_step: int
 
 
 def start_run(setup: Setup, accelerator: Accelerator) -> Run:
     """Bring the network to its device and engine, and everything to where the checkpoint left it."""
-    config, unet, scheduler, checkpoint = setup.config, setup.unet, setup.scheduler, setup.checkpoint
+    config, unet, scheduler, checkpoint = setup.config, setup.unet, setup.scheduler, setup.start.checkpoint
     device, is_main = accelerator.device, accelerator.is_main_process
     if is_main:
         prepare_out_folder(config, resuming=checkpoint is not None)
     accelerator.wait_for_everyone()
-    gflops = mean_gflops(route_costs(unet, scheduler))
 
     unet.to(device)
     if config.channels_last:
@@ -106,6 +118,9 @@ def start_run(setup: Setup, accelerator: Accelerator) -> Run:
     state = TrainState(unet, ema, adamw, accelerator.scaler)
     if checkpoint is not None:
         load_optimizer(checkpoint, state)
+    saver = RunSaver(config, accelerator, state, scheduler, setup.dataset.provenance, setup.start.changes)
+    if checkpoint is not None:
+        saver.save_pipeline()
     progress = state.progress
     progress.global_batch = config.batch_size * accelerator.num_processes
 
@@ -134,8 +149,8 @@ def start_run(setup: Setup, accelerator: Accelerator) -> Run:
         log=TrainingLog(accelerator, levels),
         bar=tqdm(initial=progress.step, total=config.total_steps, desc="training", unit=" steps", disable=not is_main),
         learning_rate=learning_rate_schedule(config, adamw),
-        gflops=gflops,
-        started=time.perf_counter() - 3600 * progress.hours,
+        saver=saver,
+        first_step=progress.step,
     )
 
 
@@ -145,7 +160,7 @@ def train(run: Run) -> None:
     process = run.scheduler.process
     stopped = False
     state.unet.train()
-    with StopRequest() as stop:
+    with StopRequest() as stop, run.bar:
         while progress.step < config.total_steps and not stopped:
             for group in state.optimizer.param_groups:
                 group["lr"] = config.learning_rate * run.learning_rate(progress.step)
@@ -174,15 +189,14 @@ def train(run: Run) -> None:
             run.log.add_step(norm)
             progress.step += 1
             stopped = after_step(run, bool(stop))
-    run.bar.close()
     if accelerator.is_main_process:
         how = f"Stopped by {stop.received or 'another process'}" if progress.step < config.total_steps else "Finished"
-        print(f"{how} after {progress.step} steps: {config.out}/ holds the pipeline, samples/, log.csv, checkpoints/.")
+        print(f"{how} after {progress.step} steps: {config.out}/ holds {', '.join(what_is_written(Path(config.out)))}.")
 
 
 def after_step(run: Run, stop: bool) -> bool:
     """Log, draw samples and save, when it is time; returns whether the run has to stop."""
-    config, step, is_main = run.config, run.state.progress.step, run.accelerator.is_main_process
+    config, step = run.config, run.state.progress.step
     last = step == config.total_steps
     stopping = False
     run.bar.update()
@@ -192,7 +206,7 @@ def after_step(run: Run, stop: bool) -> bool:
         learning_rate = run.state.optimizer.param_groups[0]["lr"]
         run.accelerator.log(row.values | {"learning_rate": learning_rate}, step=step)
         run.bar.set_postfix(loss=f"{row.values['loss']:.4f}", img_s=f"{row.values['images_per_second']:.0f}")
-        if row.bad_in_a_row >= config.max_bad_steps:
+        if row.bad_in_a_row >= (min(config.max_bad_steps, step - run.first_step) if last else config.max_bad_steps):
             raise TrainingStopped(
                 f"{row.bad_in_a_row} steps in a row had a gradient that is not finite. The last good checkpoint is "
                 f"{newest_name(Path(config.out))}: try a lower --learning_rate, or --max_grad_norm 1."
@@ -204,8 +218,7 @@ def after_step(run: Run, stop: bool) -> bool:
             save_sample_grid(config, run.accelerator, weights, run.scheduler, path)
         run.state.unet.train()
     if step % config.save_every == 0 or last or stopping:
-        run.state.progress.hours = (time.perf_counter() - run.started) / 3600
-        save_run(config, run.state, run.scheduler, run.gflops, is_main)
+        run.saver.save()
     return stopping
 
 

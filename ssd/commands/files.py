@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -88,6 +89,15 @@ def write_text(path: Path, text: str, sync: bool = False) -> None:
 def write_json(path: Path, content: Any, sync: bool = False) -> None:
     """Write a JSON file, indented, whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n", sync)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def flush_to_disk(path: Path) -> None:

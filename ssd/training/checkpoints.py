@@ -1,8 +1,9 @@
 """Checkpoints of a run: written whole or not at all, without pickle, and checked before they are trusted.
 
 A checkpoint is a folder `checkpoints/step_00001000` with `unet.safetensors`, `ema_0.safetensors`, ..,
-`optimizer.safetensors` and `state.json`, which lists the sizes of the others. It is written under a temporary name,
-flushed to the disk, and renamed. Tensors of the optimizer are named by their parameters: "conv_in.weight.exp_avg".
+`optimizer.safetensors` and `state.json`, which lists the sizes and digests of the others. It is written under a
+temporary name, flushed to the disk, and renamed. Tensors of the optimizer are named by their parameters:
+"conv_in.weight.exp_avg".
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import platform
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from flexi_unet import FlexiUNet2DModel
 
 from ..commands.errors import TrainingStopped
-from ..commands.files import whole_folder, write_json, write_text
+from ..commands.files import file_sha256, whole_folder, write_json, write_text
 from .ema import EmaNetworks
 from .engine import sharded_like, whole
 
@@ -55,6 +56,32 @@ class Progress:
 
 
 @dataclass
+class Description:
+    """What `state.json` says of a run, beside the files.
+
+    Attributes
+    ----------
+    progress : Progress
+    ema_updates : int
+    scaler : dict or None
+        State of the gradient scaler of fp16.
+    settings : dict
+        The configuration.
+    data : dict
+        Provenance of the data; empty in checkpoints of version 0.1.
+    changes : list of dict
+        Settings that changed when the run was resumed: step, setting, before, after.
+    """
+
+    progress: Progress
+    ema_updates: int = 0
+    scaler: dict[str, Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    changes: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
 class TrainState:
     """What a run needs to continue.
 
@@ -76,6 +103,11 @@ class TrainState:
     scaler: Any = None
     progress: Progress = field(default_factory=Progress)
 
+    def describe(self, settings: dict[str, Any], data: dict[str, Any], changes: list[dict[str, Any]]) -> Description:
+        """The state in words and numbers."""
+        scaler = self.scaler.state_dict() if self.scaler is not None else None
+        return Description(self.progress, self.ema.updates, scaler, settings, data, changes)
+
 
 def gather_tensors(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
     """All tensors of a run, whole: file name -> name -> tensor. All processes must call this together."""
@@ -90,10 +122,9 @@ def gather_tensors(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def save_checkpoint(
-    state: TrainState,
     tensors: dict[str, dict[str, torch.Tensor]],
+    description: Description,
     folder: Path,
-    settings: dict[str, Any],
     total_limit: int,
     milestone_every: int,
 ) -> Path:
@@ -103,12 +134,10 @@ def save_checkpoint(
 
     Parameters
     ----------
-    state : TrainState
     tensors : dict
         Of `gather_tensors`.
+    description : Description
     folder : pathlib.Path
-    settings : dict
-        The configuration, for people.
     total_limit, milestone_every : int
 
     Raises
@@ -116,7 +145,7 @@ def save_checkpoint(
     TrainingStopped
         When the disk is full; earlier checkpoints are untouched.
     """
-    final = folder / f"step_{state.progress.step:08d}"
+    final = folder / f"step_{description.progress.step:08d}"
     needed = sum(t.numel() * t.element_size() for group in tensors.values() for t in group.values())
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +154,10 @@ def save_checkpoint(
         with whole_folder(final) as temporary:
             for name, group in tensors.items():
                 save_file({key: tensor.detach().contiguous().cpu() for key, tensor in group.items()}, temporary / name)
-            write_json(temporary / "state.json", _description(state, settings, temporary))
+            files = {
+                path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in temporary.iterdir()
+            }
+            write_json(temporary / "state.json", asdict(description) | {"files": files, "versions": versions()})
         write_text(folder / "latest", final.name + "\n", sync=True)  # for people: `find_newest` looks at the folders
     except (OSError, SafetensorError) as error:
         kept = list_checkpoints(folder)
@@ -158,12 +190,12 @@ def load_networks(checkpoint: Path, unet: FlexiUNet2DModel, ema: EmaNetworks) ->
     unet.load_state_dict(load_file(checkpoint / "unet.safetensors"))
     for index, network in enumerate(ema.networks):
         network.load_state_dict(load_file(checkpoint / f"ema_{index}.safetensors"))
-    ema.updates = _read_state(checkpoint)["ema_updates"]
+    ema.updates = read_description(checkpoint).ema_updates
 
 
 def load_optimizer(checkpoint: Path, state: TrainState) -> None:
     """Fill the optimizer, the scaler and the progress, after an engine has prepared them."""
-    described = _read_state(checkpoint)
+    described = read_description(checkpoint)
     names = _parameter_names(state.unet)
     numbers = {name: number for number, name in enumerate(names)}
     numbers |= {str(number): number for number in range(len(names))}  # version 0.1 counted instead of naming
@@ -175,30 +207,28 @@ def load_optimizer(checkpoint: Path, state: TrainState) -> None:
         moments.setdefault(number, {})[kind] = sharded_like(value, parameters[number])
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    if state.scaler is not None and described["scaler"]:
-        state.scaler.load_state_dict(described["scaler"])
-    state.progress = Progress(**described["progress"])
+    if state.scaler is not None and described.scaler:
+        state.scaler.load_state_dict(described.scaler)
+    state.progress = described.progress
 
 
-def read_progress(checkpoint: Path) -> Progress:
-    """How far a checkpoint is, without its weights."""
-    return Progress(**_read_state(checkpoint)["progress"])
+def read_description(checkpoint: Path) -> Description:
+    """What a complete checkpoint says of the run, without its tensors; a ValueError for anything malformed."""
+    content = _read_state(checkpoint)
+    known = {item.name for item in fields(Description)}
+    described = Description(**{name: value for name, value in content.items() if name in known})
+    described.progress = Progress(**content["progress"])
+    return described
 
 
-def _description(state: TrainState, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+def versions() -> dict[str, str | None]:
+    """Of what a run depends on, for people."""
     return {
-        "progress": vars(state.progress),
-        "ema_updates": state.ema.updates,
-        "scaler": state.scaler.state_dict() if state.scaler is not None else None,
-        "settings": settings,
-        "files": {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))},
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
-            "accelerate": accelerate.__version__,
-            "git": git_revision(),
-        },
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "accelerate": accelerate.__version__,
+        "git": git_revision(),
     }
 
 
@@ -220,16 +250,52 @@ def git_revision() -> str | None:
 def _fault(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint folder, or None."""
     try:
-        files = json.loads((checkpoint / "state.json").read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"state.json cannot be read ({type(error).__name__})"
-    for name, size in files.items():
+        files = _read_state(checkpoint)["files"]
+    except ValueError as error:
+        return str(error)
+    for name, expected in files.items():
         path = checkpoint / name
+        size, digest = (expected, None) if isinstance(expected, int) else (expected["bytes"], expected["sha256"])
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes instead of {size}"
+        if digest is not None and file_sha256(path) != digest:  # version 0.1 wrote sizes alone
+            return f"{name} is damaged: its content is not what was written"
     return None
+
+
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    """The content of state.json; a ValueError unless it has the form that `save_checkpoint` writes."""
+    try:
+        content = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"state.json cannot be read ({type(error).__name__})") from error
+    parts = {"progress": dict, "ema_updates": int, "settings": dict, "files": dict}
+    wrong = [
+        name for name, kind in parts.items() if not isinstance(content, dict) or type(content.get(name)) is not kind
+    ]
+    if not wrong and not _is_progress(content["progress"]):
+        wrong = ["progress"]
+    if not wrong and not all(map(_is_file_entry, content["files"].items())):
+        wrong = ["files"]
+    if wrong:
+        raise ValueError(f"state.json is malformed ({wrong[0]})")
+    return content
+
+
+def _is_progress(content: dict[str, Any]) -> bool:
+    kinds = {item.name: float if item.name == "hours" else int for item in fields(Progress)}
+    return content.keys() == kinds.keys() and all(
+        type(value) in (int, kinds[name]) and 0 <= value < 2**63 for name, value in content.items()
+    )
+
+
+def _is_file_entry(entry: tuple[str, Any]) -> bool:
+    name, expected = entry
+    if Path(name).name != name or not name.endswith(".safetensors"):
+        return False
+    return type(expected) is int or (isinstance(expected, dict) and expected.keys() == {"bytes", "sha256"})
 
 
 def _remove_old(folder: Path, total_limit: int, milestone_every: int) -> None:
@@ -246,7 +312,3 @@ def _parameter_names(unet: FlexiUNet2DModel) -> list[str]:
 def _moments(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """The optimizer's state of every parameter, in their order; empty for one that no step has used."""
     return [optimizer.state.get(parameter, {}) for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _read_state(checkpoint: Path) -> dict[str, Any]:
-    return json.loads((checkpoint / "state.json").read_text())

@@ -167,6 +167,8 @@ class TrainConfig:
         How pictures become squares. ddim128 and sde140 are for CelebA.
     skip_bad_images : bool
         Replace images that cannot be read, and list them, instead of stopping.
+    accept_new_data : bool
+        Resume although the data changed since the checkpoint.
     resume : bool
         Continue the run in `out`, if there is one.
     overwrite : bool
@@ -225,6 +227,7 @@ class TrainConfig:
     report_to: str = "tensorboard"
     crop_preset: Literal["adm", "ddim128", "sde140"] = "adm"
     skip_bad_images: bool = False
+    accept_new_data: bool = False
     resume: bool = False
     overwrite: bool = False
     dry_run: bool = False

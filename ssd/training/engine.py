@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from tqdm.auto import tqdm
 
 from flexi_unet import FlexiUNet2DModel
 
-from ..commands.errors import UsageError
+from ..commands.errors import TrainingStopped, UsageError
 from ..operators.sizes import Size
 from ..sampling.compiling import compile_network
 from .config import TrainConfig
@@ -108,6 +109,21 @@ def check_agreement(accelerator: Accelerator, facts: dict[str, Any], problem: st
                 f"The processes disagree about {name}: {everyone[0][0][name]!r} on process 0, {theirs.get(name)!r} on "
                 f"process {rank}. All need the same files, settings and --out."
             )
+
+
+@contextmanager
+def end_with_the_others(accelerator: Accelerator) -> Iterator[None]:
+    """One line, not a traceback, where a process ends because another one is gone."""
+    try:
+        yield
+    except (dist.DistError, RuntimeError) as error:
+        lost = isinstance(error, dist.DistError) or "Connection closed by peer" in str(error)
+        if accelerator.num_processes == 1 or not lost:
+            raise
+        raise TrainingStopped(
+            f"Process {accelerator.process_index} ends because another process is gone: look for its message above. "
+            "Continue with --resume."
+        ) from error
 
 
 def share_weights(unet: FlexiUNet2DModel) -> None:

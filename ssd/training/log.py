@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ from accelerate.tracking import GeneralTracker, on_main_process
 
 from ..commands.files import write_text
 from .batches import Batch
+
+logger = logging.getLogger("ssd")
 
 MORE_COLUMNS = ("learning_rate", "gradient_norm", "images_per_second", "loader_share", "bad_steps", "seconds")
 
@@ -120,10 +124,16 @@ class CsvTracker(GeneralTracker):
 
     @on_main_process
     def start(self) -> None:
-        """Write the header, and the lines that stay."""
-        kept = [row for row in read_log(self.path) if int(row["step"]) <= self._last_step]
+        """Write the header, and the lines that stay. What is not a log is kept under another name."""
+        try:
+            kept = [row for row in read_log(self.path) if int(row["step"]) <= self._last_step]
+        except ValueError as error:
+            damaged = self.path.with_name("log_damaged.csv")
+            os.replace(self.path, damaged)
+            logger.warning("%s: it is kept as %s, and a new one begins.", error, damaged)
+            kept = []
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        writer = csv.DictWriter(text, self.columns, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(kept)
         write_text(self.path, text.getvalue())
@@ -137,8 +147,28 @@ class CsvTracker(GeneralTracker):
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
-    """The lines of a log.csv; none where there is no file yet."""
+    """The lines of a log.csv; none where there is no file yet. A last line that a killed process cut is left out.
+
+    Raises
+    ------
+    ValueError
+        For a file that is not a log.
+    """
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
+    header, *lines = text.splitlines(keepends=True) or [""]
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    rows = list(csv.DictReader([header, *lines]))
+    if not header.startswith("step,loss") or not all(map(_is_whole, rows)):
+        raise ValueError(f"{path} is not a log of training")
+    return rows
+
+
+def _is_whole(row: dict[Any, Any]) -> bool:
+    """Whether a row has a value for every column, no more, and a step."""
+    return None not in row and None not in row.values() and row["step"].isdecimal()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import yaml
 
 from ..commands.errors import UsageError
 from ..commands.files import PART, remove_leftovers, write_text
+from ..commands.lock import LOCK_NAME
 from ..commands.output_paths import check_output_folder
 from ..pipeline_ssd import SSDPipeline
 from ..publishing.model_card import model_card
 from ..publishing.saving import PIPELINE_PARTS, save_pipeline
 from ..scheduling_ssd import SSDScheduler
-from .checkpoints import Progress, TrainState, find_newest, gather_tensors, save_checkpoint
+from .checkpoints import Progress, TrainState, find_newest, list_checkpoints, read_description
 from .config import RENAMED, TrainConfig
 
 CONFIG_FILE = "train_config.yaml"
@@ -33,6 +34,7 @@ _OWNED = (CONFIG_FILE, "checkpoints", "samples", "log.csv", "tensorboard", "READ
 _MAY_CHANGE = frozenset(
     [
         "out",
+        "data",  # if it holds the same images: `check_same_data`
         "max_steps",
         "batch_size",  # a note tells how the global batch changes
         "mixed_precision",
@@ -52,54 +54,113 @@ _MAY_CHANGE = frozenset(
         "max_bad_steps",
         "report_to",
         "skip_bad_images",
+        "accept_new_data",
         "resume",
         "overwrite",
         "dry_run",
     ]
 )
-"""Settings that may differ when a run continues; all others define what it computes."""
+"""Settings that may differ when a run continues."""
+_CHANGES_THE_RUN = frozenset(["learning_rate", "max_grad_norm"])
+"""Settings that may differ, too, for a run that went wrong; the change is written down. All others define the run."""
 
 
-def check_out_folder(config: TrainConfig) -> tuple[Path | None, list[str]]:
-    """Whether the run may use `config.out`.
+@dataclass(frozen=True)
+class Continuation:
+    """Where a run starts.
 
-    Returns
-    -------
+    Attributes
+    ----------
     checkpoint : pathlib.Path or None
         What to resume from; None for a fresh start.
+    found : tuple of str
+        What was in the folder: see `look_into`.
+    changes : list of dict
+        Settings that changed, now and at earlier resumes: step, setting, before, after.
     notes : list of str
-        Which checkpoints were skipped, and why.
+        What people should know.
+    """
+
+    checkpoint: Path | None = None
+    found: tuple[str, ...] = ()
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def check_out_folder(config: TrainConfig) -> Continuation:
+    """Whether the run may use `config.out`, and where it starts there.
 
     Raises
     ------
     UsageError
         When the folder holds a run and neither --resume nor --overwrite is given, or something else; when the run
-        there was configured otherwise; or when `out` is a file.
+        there was configured differently, or has lost its checkpoints; or when `out` is a file.
     """
     out = Path(config.out)
     check_output_folder(out, "--out")
     if not (out / CONFIG_FILE).exists():
-        if out.exists() and any(not entry.name.startswith(PART) for entry in out.iterdir()):
+        if out.exists() and any(not _is_ours_in_passing(entry.name) for entry in out.iterdir()):
             raise UsageError(f"--out {out} is not empty and does not hold a run: give a new folder, or empty this one.")
-        return None, []
+        return Continuation()
+    found = look_into(out)
     if config.overwrite:
-        return None, []
+        return Continuation(found=found)
     if not config.resume:
         raise UsageError(
-            f"--out {out} holds another run: add --resume to continue it, --overwrite to delete it, or "
-            "choose another folder."
+            f"--out {out} holds another run: add --resume to continue it, --overwrite to delete it, or choose another "
+            "folder."
         )
-    _check_same_settings(out, config)
     checkpoint, notes = find_newest(out / "checkpoints")
     if checkpoint is None and notes:
         raise UsageError(f"No checkpoint in {out} is complete ({'; '.join(notes)}): start anew with --overwrite.")
-    return checkpoint, notes
+    if checkpoint is None and (out / "model_index.json").exists():
+        raise UsageError(
+            f"{out} holds a trained pipeline, but its checkpoints/ are gone, so the run cannot continue: start a new "
+            f"run from its weights with --init_from {out} and another --out, or delete it with --overwrite."
+        )
+    changes = _check_settings(out, config, checkpoint)
+    notes += [f"{each['setting']} changes from {each['before']} to {each['after']}." for each in changes]
+    earlier = read_description(checkpoint).changes if checkpoint is not None else []
+    return Continuation(checkpoint, found, earlier + changes, notes)
+
+
+def look_into(out: Path) -> tuple[str, ...]:
+    """Whether a run is in a folder and which checkpoints it has, at a glance."""
+    names = [CONFIG_FILE] if (out / CONFIG_FILE).exists() else []
+    return (*names, *(path.name for path in list_checkpoints(out / "checkpoints")))
+
+
+def check_same_data(config: TrainConfig, checkpoint: Path, data: dict[str, Any]) -> None:
+    """Raise a `UsageError` unless a run continues with the images that it began with, or --accept_new_data is given.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    checkpoint : pathlib.Path
+    data : dict
+        The data's provenance now. Where the images lie does not matter.
+    """
+    before = read_description(checkpoint).data
+    compared = (name for name in before if name not in ("spec", "filter"))
+    differing = [
+        f"{name} was {before[name]!r} and is {data.get(name)!r}" for name in compared if before[name] != data.get(name)
+    ]
+    if differing and not config.accept_new_data:
+        raise UsageError(
+            f"The data of {config.out} changed since {checkpoint.name}: {'; '.join(differing)}. Bring back the earlier "
+            "data, or continue with these by --accept_new_data."
+        )
+    moved = not before and config.data != read_description(checkpoint).settings.get("data", config.data)
+    if moved and not config.accept_new_data:
+        raise UsageError(
+            f"Cannot resume {config.out} with --data {config.data}: its checkpoint does not say what its images were. "
+            "Use the earlier --data, or --accept_new_data."
+        )
 
 
 def prepare_out_folder(config: TrainConfig, resuming: bool) -> Path:
-    """Make the folder, delete what belongs to an earlier run unless resuming, and write the configuration."""
+    """Delete what belongs to an earlier run unless resuming, and write the configuration."""
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
     for folder in (out, out / "checkpoints", out / "samples"):
         remove_leftovers(folder)
     if not resuming:
@@ -114,33 +175,59 @@ def prepare_out_folder(config: TrainConfig, resuming: bool) -> Path:
     return out
 
 
-def _check_same_settings(out: Path, config: TrainConfig) -> None:
-    before: dict[str, Any] = yaml.safe_load((out / CONFIG_FILE).read_text()) or {}
-    before = {RENAMED.get(name, name): value for name, value in before.items()}
+def _is_ours_in_passing(name: str) -> bool:
+    """Whether a file is there only while a process writes, or after it was killed."""
+    return name.startswith(PART) or name == LOCK_NAME
+
+
+def _check_settings(out: Path, config: TrainConfig, checkpoint: Path | None) -> list[dict[str, Any]]:
+    """Changes of the run's settings; a `UsageError` for one that defines what the run computes."""
+    step = read_description(checkpoint).progress.step if checkpoint is not None else 0
+    before, changes = _settings_before(out, checkpoint), []
     for name in (item.name for item in fields(TrainConfig)):
         old, new = before.get(name), getattr(config, name)
-        if name not in _MAY_CHANGE and name in before and old != new:
+        if name not in before or old == new or name in _MAY_CHANGE:
+            continue
+        if name not in _CHANGES_THE_RUN:
             raise UsageError(
                 f"Cannot resume {out} with --{name} {new}: it was started with {old}. Use that, or another --out."
             )
+        changes.append({"step": step, "setting": name, "before": old, "after": new})
+    return changes
 
 
-def save_run(config: TrainConfig, state: TrainState, scheduler: SSDScheduler, gflops: float, is_main: bool) -> None:
-    """Write a checkpoint and the pipeline of the averaged weights; all processes gather, the main one writes.
+def _settings_before(out: Path, checkpoint: Path | None) -> dict[str, Any]:
+    """The settings of the run in `out`, under their present names."""
+    path = out / CONFIG_FILE
+    try:
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(before, dict):
+            raise ValueError("it is not a list of settings")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        if checkpoint is None:
+            reason = " ".join(str(error).split())
+            raise UsageError(f"{path} is damaged ({reason}): delete the run with --overwrite.") from error
+        before = read_description(checkpoint).settings  # the same
+    return {RENAMED.get(name, name): value for name, value in before.items()}
 
-    Raises
-    ------
-    TrainingStopped
-        When the disk is full.
-    """
-    tensors = gather_tensors(state)
-    if not is_main:
-        return
-    out = Path(config.out)
-    limits = config.checkpoints_total_limit, config.milestone_every
-    save_checkpoint(state, tensors, out / "checkpoints", asdict(config), *limits)
+
+def save_pipeline_of(
+    config: TrainConfig, state: TrainState, scheduler: SSDScheduler, gflops: float, changes: list[dict[str, Any]]
+) -> None:
+    """Write the pipeline of the averaged weights, with its card; one process."""
     pipeline = SSDPipeline(state.ema.networks[0], copy.deepcopy(scheduler))
-    save_pipeline(pipeline, out, training_card(config, pipeline, state.progress, gflops))
+    save_pipeline(pipeline, Path(config.out), training_card(config, pipeline, state.progress, gflops, changes))
+
+
+def what_is_written(out: Path) -> list[str]:
+    """What the folder of a run holds now, for the last words."""
+    parts = {
+        "the pipeline": "model_index.json",
+        "checkpoints/": "checkpoints",
+        "samples/": "samples",
+        "log.csv": "log.csv",
+    }
+    return [said for said, name in parts.items() if (out / name).exists()]
 
 
 def newest_name(out: Path) -> str:
@@ -149,7 +236,9 @@ def newest_name(out: Path) -> str:
     return str(newest) if newest else "none yet"
 
 
-def training_card(config: TrainConfig, pipeline: SSDPipeline, progress: Progress, gflops: float) -> str:
+def training_card(
+    config: TrainConfig, pipeline: SSDPipeline, progress: Progress, gflops: float, changes: list[dict[str, Any]]
+) -> str:
     """The model card of a run: data, recipe, steps, hours, and the mean cost per image and step."""
     origin = {
         "Data": f"{config.data}, crop preset {config.crop_preset}",
@@ -162,5 +251,8 @@ def training_card(config: TrainConfig, pipeline: SSDPipeline, progress: Progress
         "Cost": f"{gflops:.2f} GFLOPs per image and step, averaged over the timesteps",
         "Seed": str(config.seed),
     }
+    if changes:
+        told = (f"{each['setting']} {each['before']} -> {each['after']} at step {each['step']}" for each in changes)
+        origin["Changes"] = ", ".join(told)
     licence = "The weights are yours; mind the licence of the data they were trained on."
     return model_card(pipeline, config.out, origin, licence)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,14 @@ from accelerate import Accelerator
 from flexi_unet import FlexiUNet2DModel
 
 from ..commands.errors import UsageError
+from ..commands.lock import hold_folder
 from ..data import ImageStream, open_dataset
 from ..data.dataset import ImageDataset
 from ..scheduling_ssd import SSDScheduler
-from .checkpoints import read_progress
+from .checkpoints import read_description
 from .config import TrainConfig, build_scheduler, build_unet, load_weights
 from .engine import check_agreement
-from .run_folder import check_out_folder
+from .run_folder import Continuation, check_out_folder, check_same_data, look_into
 from .summary import summarize
 
 
@@ -34,7 +37,7 @@ class Setup:
     unet : FlexiUNet2DModel
         On the CPU, with new weights, or those of --init_from.
     scheduler : SSDScheduler
-    checkpoint : pathlib.Path or None
+    start : Continuation
         What to resume from.
     notes : list of str
         What people should know.
@@ -44,7 +47,7 @@ class Setup:
     dataset: ImageDataset | ImageStream
     unet: FlexiUNet2DModel
     scheduler: SSDScheduler
-    checkpoint: Path | None
+    start: Continuation
     notes: list[str]
 
     @property
@@ -56,7 +59,8 @@ class Setup:
     def facts(self) -> dict[str, Any]:
         """What must be the same on all processes."""
         provenance = self.dataset.provenance
-        facts = {"the checkpoint to resume": self.checkpoint and self.checkpoint.name}
+        checkpoint = self.start.checkpoint
+        facts = {"the checkpoint to resume": checkpoint and checkpoint.name}
         facts |= {f"the data's {name}": value for name, value in provenance.items()}
         return facts | {f"--{name}": value for name, value in asdict(self.config).items()}
 
@@ -82,17 +86,48 @@ def set_up(config: TrainConfig, accelerator: Accelerator) -> Setup:
 
 def _set_up(config: TrainConfig, num_processes: int) -> Setup:
     torch.manual_seed(config.seed)  # of the network's first weights
-    checkpoint, notes = check_out_folder(config)
+    start = check_out_folder(config)
+    notes = list(start.notes)
     dataset = open_training_data(config)
+    if start.checkpoint is not None:
+        check_same_data(config, start.checkpoint, dataset.provenance)
     unet = build_unet(config, number_of_classes(config, dataset))
     scheduler = build_scheduler(config)
     notes += unused_settings(config, unet)
-    if config.init_from and checkpoint is None:
+    if config.init_from and start.checkpoint is None:
         load_weights(unet, config.init_from)
-    if checkpoint is not None:
-        config, note = fit_batch_size(config, read_progress(checkpoint).global_batch, num_processes)
+    if start.checkpoint is not None:
+        before = read_description(start.checkpoint).progress.global_batch
+        config, note = fit_batch_size(config, before, num_processes)
         notes += note
-    return Setup(config, dataset, unet, scheduler, checkpoint, notes)
+    return Setup(config, dataset, unet, scheduler, start, notes)
+
+
+@contextmanager
+def claim_folder(setup: Setup, accelerator: Accelerator) -> Iterator[str | None]:
+    """Be the only run that writes into --out, and make sure that it is still as `set_up` found it.
+
+    Yields
+    ------
+    str or None
+        A note, where the folder was left by a process that was killed.
+
+    Raises
+    ------
+    UsageError
+        On all processes, when another run has the folder or had it meanwhile.
+    """
+    with ExitStack() as stack:
+        note = problem = None
+        try:
+            if accelerator.is_main_process:
+                note = stack.enter_context(hold_folder(setup.config.out))
+                if look_into(Path(setup.config.out)) != setup.start.found:
+                    raise UsageError(f"Another run was in {setup.config.out} meanwhile: start this one again.")
+        except (ValueError, OSError) as error:
+            problem = str(error)
+        check_agreement(accelerator, {}, problem)
+        yield note
 
 
 def open_training_data(config: TrainConfig) -> ImageDataset | ImageStream:

@@ -193,8 +193,8 @@ def test_a_folder_with_another_run_is_safe(trained, run_command) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
     flags = [*TINY, "--data", "digits", "--out", trained, "--max_steps", "9"]
     run_command(TRAIN, *flags).assert_one_line_error("holds another run", "--resume", "--overwrite")
-    run_command(TRAIN, *flags, "--resume", "true", "--learning_rate", "0.5").assert_one_line_error(
-        "--learning_rate 0.5", "started with 0.0001"
+    run_command(TRAIN, *flags, "--resume", "true", "--weight_decay", "0.5").assert_one_line_error(
+        "--weight_decay 0.5", "started with 0.0"
     )
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()} == before
 

@@ -18,7 +18,7 @@ from ssd.training.checkpoints import (
     list_checkpoints,
     load_networks,
     load_optimizer,
-    read_progress,
+    read_description,
     save_checkpoint,
 )
 from ssd.training.ema import EmaNetworks
@@ -48,7 +48,8 @@ def all_tensors(state: TrainState) -> list[torch.Tensor]:
 
 
 def save(state: TrainState, folder, total_limit=2, milestone_every=0):
-    return save_checkpoint(state, gather_tensors(state), folder, {"seed": 0}, total_limit, milestone_every)
+    described = state.describe({"seed": 0}, {"count": 7}, [])
+    return save_checkpoint(gather_tensors(state), described, folder, total_limit, milestone_every)
 
 
 def load(state: TrainState, checkpoint) -> None:
@@ -64,14 +65,14 @@ def test_checkpoint_round_trip(tmp_path, next_size: int) -> None:
     assert {file.suffix for file in checkpoint.iterdir()} == {".safetensors", ".json"}
     assert (tmp_path / "latest").read_text() == checkpoint.name + "\n"
     load(other, checkpoint)
-    assert other.progress == state.progress == read_progress(checkpoint)
+    assert other.progress == state.progress == read_description(checkpoint).progress
     assert other.ema.updates == 3
     for s in (state, other):  # the next step is the same too: Adam's moments and the averages' counts came back
         one_step(s, next_size)
     assert all(torch.equal(a, b) for a, b in zip(all_tensors(state), all_tensors(other)))
     described = json.loads((checkpoint / "state.json").read_text())
     assert described["versions"]["torch"] == torch.__version__
-    assert described["settings"] == {"seed": 0}
+    assert (described["settings"], described["data"]) == ({"seed": 0}, {"count": 7})
 
 
 def test_moments_are_named_by_their_parameters(tmp_path) -> None:
@@ -111,26 +112,64 @@ def test_newest_checkpoints_and_milestones_are_kept(tmp_path) -> None:
     assert [path.name for path in list_checkpoints(tmp_path)] == kept
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing", "emptied", "state"])
+def flip_a_byte(path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def set_state(checkpoint, change) -> None:
+    path = checkpoint / "state.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+DAMAGES = {
+    "truncated": (lambda c: (c / "ema_1.safetensors").write_bytes(b"123"), "ema_1.safetensors has 3 bytes instead of"),
+    "missing": (lambda c: (c / "ema_1.safetensors").unlink(), "ema_1.safetensors is missing"),
+    "emptied": (lambda c: [path.unlink() for path in c.iterdir()], "state.json cannot be read"),
+    "flipped": (lambda c: flip_a_byte(c / "unet.safetensors"), "unet.safetensors is damaged"),
+    "zeroed": (
+        lambda c: (c / "optimizer.safetensors").write_bytes(bytes((c / "optimizer.safetensors").stat().st_size)),
+        "optimizer.safetensors is damaged",
+    ),
+    "half a state": (lambda c: (c / "state.json").write_text("{"), "state.json cannot be read"),
+    "a list": (lambda c: (c / "state.json").write_text("[1]"), "state.json is malformed"),
+    "binary": (lambda c: (c / "state.json").write_bytes(b"\xff\x00"), "state.json cannot be read"),
+    "text for a number": (lambda c: set_state(c, lambda s: s["progress"].update(step="3")), "malformed (progress)"),
+    "a negative step": (lambda c: set_state(c, lambda s: s["progress"].update(step=-3)), "malformed (progress)"),
+    "no progress": (lambda c: set_state(c, lambda s: s.pop("progress")), "malformed (progress)"),
+    "unknown progress": (lambda c: set_state(c, lambda s: s["progress"].update(x=1)), "malformed (progress)"),
+    "a file elsewhere": (
+        lambda c: set_state(c, lambda s: s["files"].update({"../x.safetensors": 3})),
+        "state.json is malformed (files)",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_skipped_and_named(tmp_path, damage: str) -> None:
     state = train_state(0)
     good = save(state, tmp_path)
     state.progress.step += 1
     bad = save(state, tmp_path)
-    file = bad / "ema_1.safetensors"
-    if damage == "truncated":
-        file.write_bytes(file.read_bytes()[:100])
-    elif damage == "missing":
-        file.unlink()
-    elif damage == "emptied":
-        for path in bad.iterdir():
-            path.unlink()
-    else:
-        (bad / "state.json").write_text("{")
+    make, fault = DAMAGES[damage]
+    make(bad)
     found, notes = find_newest(tmp_path)
     assert found == good
     assert len(notes) == 1
-    assert bad.name in notes[0]
+    assert notes[0].startswith(f"skipped checkpoint {bad.name}: ")
+    assert fault in notes[0]
+
+
+def test_checkpoints_without_digests_are_still_read(tmp_path) -> None:
+    """As version 0.1 wrote them: the files' sizes alone."""
+    checkpoint = save(train_state(0), tmp_path)
+    set_state(checkpoint, lambda s: s.update(files={name: entry["bytes"] for name, entry in s["files"].items()}))
+    set_state(checkpoint, lambda s: [s.pop(name) for name in ("data", "changes")])
+    assert find_newest(tmp_path) == (checkpoint, [])
+    assert read_description(checkpoint).data == {}
 
 
 @pytest.mark.parametrize("where", ["before", "during"])

@@ -1,0 +1,113 @@
+"""Saving a run: a checkpoint and the pipeline, unless the weights have exploded."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
+
+from ..commands.errors import TrainingStopped
+from ..scheduling_ssd import SSDScheduler
+from .checkpoints import TrainState, gather_tensors, save_checkpoint
+from .config import TrainConfig
+from .run_folder import newest_name, save_pipeline_of
+from .summary import mean_gflops, route_costs
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+EXPLOSION = 100
+"""Weights whose norm grew by more than this factor since the last save are not saved: no training does that."""
+
+
+class RunSaver:
+    """Writes checkpoints and pipelines; all processes gather, the main one writes.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    accelerator : Accelerator
+    state : TrainState
+    scheduler : SSDScheduler
+    data : dict
+        Provenance of the data.
+    changes : list of dict
+        Settings that changed when the run was resumed.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        state: TrainState,
+        scheduler: SSDScheduler,
+        data: dict[str, Any],
+        changes: list[dict[str, Any]],
+    ) -> None:
+        self._config, self._accelerator, self._state, self._scheduler = config, accelerator, state, scheduler
+        self._data, self._changes = data, changes
+        self._gflops = mean_gflops(route_costs(state.ema.networks[0], scheduler))
+        self._started = time.perf_counter() - 3600 * state.progress.hours
+        self._norm, self._norm_step = norm_of(dict(state.ema.networks[0].state_dict())), state.progress.step
+
+    def save(self) -> None:
+        """Write a checkpoint, then the pipeline.
+
+        Raises
+        ------
+        TrainingStopped
+            When the weights have exploded, on all processes; when the disk is full.
+        """
+        config, progress = self._config, self._state.progress
+        progress.hours = (time.perf_counter() - self._started) / 3600
+        tensors = gather_tensors(self._state)
+        self._check_norm(norm_of(tensors["unet.safetensors"]))
+        if not self._accelerator.is_main_process:
+            return
+        described = self._state.describe(asdict(config), self._data, self._changes)
+        limits = config.checkpoints_total_limit, config.milestone_every
+        save_checkpoint(tensors, described, Path(config.out) / "checkpoints", *limits)
+        self.save_pipeline()
+
+    def save_pipeline(self) -> None:
+        """Write the pipeline alone: after a resume it may be missing, or older than the checkpoint."""
+        if self._accelerator.is_main_process:
+            save_pipeline_of(self._config, self._state, self._scheduler, self._gflops, self._changes)
+
+    def _check_norm(self, norm: float) -> None:
+        step = self._state.progress.step
+        if not norm <= EXPLOSION * self._norm:
+            raise TrainingStopped(
+                f"The weights have exploded: their norm is {norm:.3g} at step {step} and was {self._norm:.3g} at step "
+                f"{self._norm_step}. They are not saved. The last good checkpoint is "
+                f"{newest_name(Path(self._config.out))}: continue with --resume and a lower --learning_rate, or with "
+                "--max_grad_norm 1."
+            )
+        self._norm, self._norm_step = norm, step
+
+
+@contextmanager
+def stop_when_the_disk_is_full(out: Path) -> Iterator[None]:
+    """Turn the error into one line that says what is safe, wherever it happened."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) not in DISK_FULL and os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        where = f" for {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        raise TrainingStopped(
+            f"There is no space{where} ({error}). The last good checkpoint is {newest_name(out)}: free some space and "
+            "continue with --resume."
+        ) from error
+
+
+def norm_of(tensors: dict[str, torch.Tensor]) -> float:
+    """The Euclidean norm of all tensors together."""
+    return float(torch.linalg.vector_norm(torch.stack([tensor.float().norm() for tensor in tensors.values()])))

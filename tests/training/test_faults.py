@@ -1,0 +1,239 @@
+"""What can be wrong with a run's folder: one line that says what, nothing lost, and the advice works."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ssd import SSDPipeline
+from ssd.commands.lock import hold_folder
+from ssd.training import run_folder, saving
+from ssd.training.log import CsvTracker, read_log
+
+from ..conftest import TINY, run_script
+from .runs import TRAIN, Started, final_tensors, largest_difference
+
+FLAGS = [TRAIN, *TINY, "--data", "digits"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Four steps with a checkpoint at the second."""
+    out = tmp_path_factory.mktemp("run") / "x"
+    assert run_script(*FLAGS, "--out", out, "--max_steps", "4", "--save_every", "2").code == 0
+    return out
+
+
+@pytest.fixture
+def copied(run, tmp_path):
+    """A copy that the test may damage."""
+    shutil.copytree(run, tmp_path / "x")
+    return tmp_path / "x"
+
+
+def files(out) -> dict:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+def resume(out, *more: str, steps: str = "6"):
+    return run_script(*FLAGS, "--out", out, "--max_steps", steps, "--resume", *more)
+
+
+def test_a_trained_pipeline_without_checkpoints_is_not_overwritten(copied) -> None:
+    shutil.rmtree(copied / "checkpoints")
+    before = files(copied)
+    resume(copied).assert_one_line_error("checkpoints/ are gone", f"--init_from {copied}", "--overwrite")
+    assert files(copied) == before
+    other = copied.parent / "y"
+    assert run_script(*FLAGS, "--out", other, "--max_steps", "1", "--init_from", copied).code == 0
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[1, 2]", b"!!python/object:os.system x", b"\xff\xfe\x00", b"a: [\n", b"a:\tb: c"]
+)
+def test_damaged_settings_are_taken_from_the_checkpoint(copied, run, content: bytes) -> None:
+    (copied / "train_config.yaml").write_bytes(content)
+    resume(copied, "--batch_size", "4", "--seed", "7").assert_one_line_error("--seed 7", "started with 0")
+    done = resume(copied, steps="4")
+    assert done.code == 0, done.err
+    assert (copied / "train_config.yaml").read_text().startswith("res: 16")
+    shutil.rmtree(copied / "checkpoints")
+    (copied / "train_config.yaml").write_bytes(content)
+    (copied / "model_index.json").unlink()
+    resume(copied).assert_one_line_error("train_config.yaml is damaged", "--overwrite")
+
+
+def test_a_damaged_log_is_kept_and_a_new_one_begins(copied) -> None:
+    (copied / "log.csv").write_bytes(b"\x00\xffgarbage")
+    done = resume(copied)
+    assert done.code == 0, done.err
+    assert (copied / "log_damaged.csv").read_bytes() == b"\x00\xffgarbage"
+    assert [row["step"] for row in read_log(copied / "log.csv")] == ["5", "6"]
+
+
+def test_a_last_line_that_was_cut_is_written_again(copied, tmp_path) -> None:
+    text = (copied / "log.csv").read_text()
+    (copied / "log.csv").write_text(text + "5,0.1")
+    assert resume(copied).code == 0
+    assert [row["step"] for row in read_log(copied / "log.csv")] == ["1", "2", "3", "4", "5", "6"]
+    assert not (copied / "log_damaged.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["a,b\n1,2\n", "step,loss\nx,2\n", "step,loss\n1,2,3\n2,1\n", "step,loss,c\n1\n2,1,1\n"]
+)
+def test_what_is_not_a_log_is_noticed(tmp_path, text: str) -> None:
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"log\.csv is not a log"):
+        read_log(tmp_path / "log.csv")
+    CsvTracker(tmp_path / "log.csv", []).start()
+    assert (tmp_path / "log_damaged.csv").read_text() == text
+
+
+def test_the_learning_rate_may_change_and_the_change_is_written_down(copied) -> None:
+    done = resume(copied, "--learning_rate", "1e-5", "--max_grad_norm", "1")
+    assert done.code == 0, done.err
+    assert "note: learning_rate changes from 0.0001 to 1e-05." in done.out
+    assert "note: max_grad_norm changes from 0.0 to 1.0." in done.out
+    assert [row["learning_rate"] for row in read_log(copied / "log.csv")] == ["0.0001"] * 4 + ["1e-05"] * 2
+    again = resume(copied, "--learning_rate", "1e-5", "--max_grad_norm", "1", steps="7")
+    assert again.code == 0
+    assert "changes from" not in again.out
+    changes = json.loads((copied / "checkpoints/step_00000007/state.json").read_text())["changes"]
+    assert changes[0] == {"step": 4, "setting": "learning_rate", "before": 1e-4, "after": 1e-5}
+    assert len(changes) == 2
+    assert "learning_rate 0.0001 -> 1e-05 at step 4" in (copied / "README.md").read_text()
+    resume(copied, "--weight_decay", "0.5", steps="8").assert_one_line_error("--weight_decay 0.5")
+
+
+def write_pictures(path, count: int) -> str:
+    np.savez(path, images=np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8))
+    return f"npz:{path}"
+
+
+def test_a_run_continues_with_the_data_that_it_began_with(tmp_path) -> None:
+    flags = [TRAIN, *TINY, "--out", tmp_path / "x", "--data"]
+    data = write_pictures(tmp_path / "a.npz", 10)
+    assert run_script(*flags, data, "--max_steps", "2").code == 0
+    moved = write_pictures(tmp_path / "moved.npz", 10)  # elsewhere, the same pictures
+    done = run_script(*flags, moved, "--max_steps", "3", "--resume")
+    assert done.code == 0, done.err
+    write_pictures(tmp_path / "a.npz", 12)
+    before = files(tmp_path / "x")
+    again = [*flags, data, "--max_steps", "4", "--resume"]
+    run_script(*again).assert_one_line_error(
+        "changed since step_00000003", "count was 10 and is 12", "--accept_new_data"
+    )
+    assert files(tmp_path / "x") == before
+    assert run_script(*again, "--accept_new_data").code == 0
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_two_runs_at_once_exactly_one_trains(tmp_path, first: int) -> None:
+    flags = [*TINY, "--data", "digits", "--max_steps", "60", "--save_every", "60"]
+    out = tmp_path / "x"
+    runs = [Started(out, *flags), Started(out, *flags)][:: 1 if first else -1]
+    done = [started.wait() for started in runs]
+    assert sorted(outcome.code for outcome in done) == [0, 2], [outcome.err for outcome in done]
+    refused = next(outcome for outcome in done if outcome.code == 2)
+    assert any(part in refused.err for part in ("is in use by process", "meanwhile", "holds another run"))
+    assert len(read_log(out / "log.csv")) == 60
+
+
+def test_a_folder_in_use_is_refused_and_one_of_a_dead_holder_taken_over(copied) -> None:
+    before = files(copied)
+    with hold_folder(copied):
+        resume(copied).assert_one_line_error(f"process {os.getpid()}", "give another folder")
+    assert files(copied) == before
+    dead = os.fork()
+    if dead == 0:
+        held = hold_folder(copied)
+        held.__enter__()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(dead, 0)
+    done = resume(copied)
+    assert done.code == 0, done.err
+    assert f"was left by process {dead}" in done.out
+
+
+def kill_at(monkeypatch, module, name: str, call: int, before: bool) -> None:
+    """End the process at one call of a function, as kill -9 does."""
+    original, calls = getattr(module, name), [0]
+
+    def fatal(*arguments, **options):
+        calls[0] += 1
+        if calls[0] == call and before:
+            os._exit(9)
+        result = original(*arguments, **options)
+        if calls[0] == call:
+            os._exit(9)
+        return result
+
+    monkeypatch.setattr(module, name, fatal)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the pipeline", "after the pipeline"])
+@pytest.mark.parametrize("call", [1, 2], ids=["on the way", "last step"])
+def test_killed_between_checkpoint_and_pipeline(run, tmp_path, monkeypatch, call: int, before: bool) -> None:
+    out = tmp_path / "x"
+    child = os.fork()
+    if child == 0:
+        kill_at(monkeypatch, run_folder, "save_pipeline", call, before)
+        run_script(*FLAGS, "--out", out, "--max_steps", "4", "--save_every", "2")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    done = resume(out, "--save_every", "2", steps="4")
+    assert done.code == 0, done.err
+    assert largest_difference(final_tensors(out, 4), final_tensors(run, 4)) == 0
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert largest_difference(load_file(out / weights), load_file(run / weights)) == 0
+    assert "4 of 4" in (out / "README.md").read_text()
+    SSDPipeline.from_pretrained(out)
+
+
+def test_weights_that_exploded_are_not_called_good(run, tmp_path) -> None:
+    done = run_script(
+        *FLAGS, "--out", tmp_path / "x", "--max_steps", "6", "--save_every", "3", "--learning_rate", "1e5"
+    )
+    assert done.code == 1
+    assert "The weights have exploded" in done.err
+    assert "is none yet" in done.err
+    assert not list((tmp_path / "x/checkpoints").glob("step_*"))
+    assert not (tmp_path / "x/model_index.json").exists()
+
+
+def test_norm_of_all_tensors() -> None:
+    assert saving.norm_of({"a": torch.tensor([3.0]), "b": torch.tensor([[0.0, 4.0]])}) == pytest.approx(5)
+    assert saving.norm_of({"a": torch.tensor([float("nan")])}) != 5
+
+
+def test_the_last_words_name_what_is_there(run, tmp_path) -> None:
+    done = run_script(*FLAGS, "--out", tmp_path / "x", "--max_steps", "1")
+    assert done.out.splitlines()[-1] == (
+        f"Finished after 1 steps: {tmp_path / 'x'}/ holds the pipeline, checkpoints/, log.csv."
+    )
+
+
+@pytest.mark.parametrize("where", ["log", "pipeline", "grid"])
+def test_a_full_disk_is_one_line(copied, monkeypatch, where: str) -> None:
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if where == "log":
+        monkeypatch.setattr(CsvTracker, "log", full)
+    elif where == "pipeline":
+        monkeypatch.setattr(SSDPipeline, "save_pretrained", full)
+    else:
+        monkeypatch.setattr("ssd.training.samples.image_grid", full)
+    done = resume(copied, "--sample_every", "1", "--sample_steps", "2")
+    assert done.code == 1
+    assert len([line for line in done.err.splitlines() if line.startswith("error: ")]) == 1
+    assert "Traceback" not in done.err
+    assert "No space left on device" in done.err
+    assert "--resume" in done.err
