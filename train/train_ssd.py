@@ -65,12 +65,12 @@ def main() -> None:
     if not config.dry_run:
         with (
             exit_on_usage_error(),
-            claim_folder(setup, accelerator) as note,
+            claim_folder(setup, accelerator) as takeover,
             end_with_the_others(accelerator),
             stop_when_the_disk_is_full(Path(config.out)),
         ):
-            if note is not None:
-                print(f"note: {note}")
+            if takeover is not None:
+                print(f"note: {takeover}")
             train(start_run(setup, accelerator))
     accelerator.end_training()
 

@@ -118,7 +118,8 @@ def claim_folder(setup: Setup, accelerator: Accelerator) -> Iterator[str | None]
         On all processes, when another run has the folder or had it meanwhile.
     """
     with ExitStack() as stack:
-        note = problem = None
+        note: str | None = None
+        problem: str | None = None
         try:
             if accelerator.is_main_process:
                 note = stack.enter_context(hold_folder(setup.config.out))

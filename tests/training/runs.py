@@ -5,7 +5,9 @@ import json
 import multiprocessing
 import os
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -45,6 +47,9 @@ def logged(out: Path) -> list[tuple[str, str]]:
 def assert_same_run(one: Path, other: Path) -> None:
     assert largest_difference(final_tensors(one), final_tensors(other)) == 0
     assert logged(one) == logged(other)
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert largest_difference(load_file(one / weights), load_file(other / weights)) == 0
+    assert f"{STEPS} of {STEPS}, " in (other / "README.md").read_text()
 
 
 _FORKSERVER = multiprocessing.get_context("forkserver")
@@ -94,6 +99,16 @@ def _run_and_write(arguments: list[str], environment: dict[str, str], output: Pa
 def start(out: Path, *more: str) -> Started:
     """The long run in a process of its own."""
     return Started(out, *RUN, *more)
+
+
+def wait_for_lines(out: Path, number: int, process: Started | subprocess.Popen) -> None:
+    """Until log.csv has `number` lines of losses, or the process ended."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        ended = process.has_ended if isinstance(process, Started) else process.poll() is not None
+        if ended or ((out / "log.csv").exists() and len((out / "log.csv").read_text().splitlines()) > number):
+            return
+        time.sleep(0.005)
 
 
 def start_two(out: Path, *flags: str, fsdp: bool = False, second: tuple[str, ...] = ()) -> list[Started]:

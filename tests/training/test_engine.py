@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from ssd import SSDPipeline
 
 from ..conftest import ROOT, TINY, run_script
-from .runs import GROUPS, TRAIN, final_tensors, largest_difference, run_two, start_two
+from .runs import GROUPS, TRAIN, final_tensors, largest_difference, run_two, start_two, wait_for_lines
 
 FLAGS = [*TINY, *GROUPS, "--data", "digits", "--transition_probability", "0.5"]
 MIXED = [*FLAGS, "--gradient_accumulation_steps", "2"]
@@ -97,6 +96,20 @@ def test_processes_that_see_other_checkpoints_refuse(tmp_path) -> None:
         started.wait().assert_one_line_error("The processes disagree about the checkpoint to resume", "process 1")
 
 
+def test_a_process_that_loses_another_says_so_in_one_line(tmp_path) -> None:
+    out = tmp_path / "x"
+    first, second = start_two(out, *FLAGS, "--max_steps", "100000", "--batch_size", "2")
+    wait_for_lines(out, 3, first)
+    second.send_signal(signal.SIGKILL)
+    done = first.wait(timeout=60)
+    assert done.code == 1
+    lines = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert lines == [
+        "error: Process 0 ends because another process is gone: look for its message above. Continue with --resume."
+    ]
+    assert "Traceback" not in done.err
+
+
 def test_when_a_process_is_killed_the_other_ends(tmp_path) -> None:
     out = tmp_path / "x"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
@@ -110,11 +123,7 @@ def test_when_a_process_is_killed_the_other_ends(tmp_path) -> None:
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 120
-        while not (out / "log.csv").exists() or len((out / "log.csv").read_text().splitlines()) < 3:
-            assert launcher.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for_lines(out, 3, launcher)
         children = psutil.Process(launcher.pid).children()
         assert len(children) == 2
         children[1].kill()

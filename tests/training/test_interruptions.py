@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ..conftest import run_script
-from .runs import RUN, STEPS, TRAIN, Started, assert_same_run, final_tensors, largest_difference, logged, start
+from .runs import RUN, STEPS, TRAIN, assert_same_run, final_tensors, largest_difference, logged, start, wait_for_lines
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +27,6 @@ def moments() -> random.Random:
     return random.Random(seed)
 
 
-def wait_for_lines(out: Path, number: int, process: Started) -> None:
-    """Until log.csv has `number` lines of losses, or the process ended."""
-    deadline = time.monotonic() + 120
-    while not process.has_ended and time.monotonic() < deadline:
-        if (out / "log.csv").exists() and len((out / "log.csv").read_text().splitlines()) > number:
-            return
-        time.sleep(0.005)
-
-
 def resume(out: Path) -> str:
     done = run_script(TRAIN, *RUN, "--out", out, "--resume")
     assert done.code == 0, done.err
@@ -52,12 +43,13 @@ def test_kill_nine_at_a_random_moment(uninterrupted, tmp_path, moments) -> None:
 
 
 @pytest.mark.slow
-def test_kill_nine_at_twenty_random_moments(uninterrupted, tmp_path, moments) -> None:
-    for moment in range(20):
+@pytest.mark.parametrize(("times", "first_line"), [(20, 1), (5, STEPS - 1)], ids=["20 anywhere", "5 at the last step"])
+def test_kill_nine_at_many_random_moments(uninterrupted, tmp_path, moments, times: int, first_line: int) -> None:
+    for moment in range(times):
         out = tmp_path / str(moment)
         process = start(out)
-        wait_for_lines(out, 1, process)
-        time.sleep(moments.uniform(0, 1.5))
+        wait_for_lines(out, first_line, process)
+        time.sleep(moments.uniform(0, 1.5 if first_line == 1 else 0.3))
         process.send_signal(signal.SIGKILL)
         process.wait()
         resume(out)
