@@ -5,13 +5,15 @@ H x W pixels.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageColor
+from PIL import ExifTags, Image, ImageColor, ImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from ..commands.errors import UsageError
 from .conversions import Conversion
@@ -32,7 +34,7 @@ TRANSPOSITIONS = {
 """What makes a picture of that EXIF orientation upright; angles are counter-clockwise."""
 
 TOLERANCE = 1e-3
-"""How far floats may leave 0..1 or 0..255, relative to the range: what half precision rounds."""
+"""How far floats may fall below 0, or exceed 1 or 255, the latter relative to it: what half precision rounds."""
 
 
 class Decoded(NamedTuple):
@@ -51,7 +53,8 @@ def decode(image: Image.Image, background: str = "white") -> Decoded:
     - Grey of 16 bits is divided by 65535 (in a TIFF of 12 bits by 4095, of signed 16 bits by 32767). Files of 32-bit
       integers often hold fewer bits: the range is the first of 255, 65535 and all bits (2^31 - 1 signed, 2^32 - 1
       unsigned) that no value exceeds.
-    - Floats that lie in 0..1 are multiplied by 255; else, if they lie in 0..255, they are grey levels.
+    - Floats that lie in 0..1 are multiplied by 255. Floats that lie in 0..255 and reach 2 are grey levels. With a
+      maximum between 1 and 2 they are refused, since they could be either.
     - All else is Pillow's `convert("RGB")`, also of colours of 16 bits, of which Pillow reads the upper 8. Colour
       profiles are not applied.
 
@@ -73,9 +76,9 @@ def decode(image: Image.Image, background: str = "white") -> Decoded:
     OSError, SyntaxError, EOFError, struct.error, PIL.Image.DecompressionBombError
         What Pillow raises for damaged files.
     """
+    if isinstance(image, ImageFile.ImageFile):
+        image.filename = ""  # else Pillow maps raw TIFF files into memory, at the size that they have after turning
     raw_mode = _png_raw_mode(image)  # this, and a TIFF's orientation, are gone once the pixels are loaded
-    if image.format == "PNG":
-        image.load()  # its EXIF may follow the pixels
     orientation = orientation_of(image)
     image.load()
     conversions = Conversion(0)
@@ -95,7 +98,9 @@ def decode(image: Image.Image, background: str = "white") -> Decoded:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) to 8, from the header alone; a damaged tag turns nothing."""
+    """The EXIF orientation, 1 (upright) to 8; a damaged tag turns nothing. The header is enough for most files."""
+    if isinstance(image, PngImageFile) and _has_late_metadata(image):
+        image.load()
     try:
         orientation = Image.Image.getexif(image).get(ORIENTATION, 1)  # PNG's own getexif would read the pixels
     except PILLOW_ERRORS:
@@ -104,7 +109,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height of what `decode` will return, from the header alone."""
+    """Width and height of what `decode` will return; see `orientation_of`."""
     swapped = image.format != "TIFF" and orientation_of(image) >= 5  # a TIFF states the size after turning
     return (image.height, image.width) if swapped else image.size
 
@@ -142,6 +147,20 @@ def _png_raw_mode(image: Image.Image) -> str:
     """How a PNG stores its samples, such as "L;4"; empty for other formats."""
     tiles = getattr(image, "tile", [])
     return str(tiles[0][3]) if image.format == "PNG" and tiles else ""
+
+
+def _has_late_metadata(image: PngImageFile) -> bool:
+    """Whether the file of a PNG that is not loaded has EXIF or text after its pixels, where some programs put them."""
+    if image.fp is None or not image.tile:
+        return False
+    position, found = image.fp.tell(), False
+    image.fp.seek(image.tile[0][2] - 8)  # length and name of the first chunk of pixels
+    while len(head := image.fp.read(8)) == 8 and not found:
+        length, name = struct.unpack(">I4s", head)
+        found = name in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+        image.fp.seek(length + 4, os.SEEK_CUR)
+    image.fp.seek(position)
+    return found
 
 
 def _decode_eight_bits(image: Image.Image, raw_mode: str) -> tuple[Image.Image, Image.Image | None]:
@@ -201,8 +220,8 @@ def _integer_range(image: Image.Image, values: np.ndarray, tags: Mapping[int, An
 def _float_range(values: np.ndarray) -> int:
     """1 or 255, the value that is white; see `decode`."""
     low, high = float(values.min()), float(values.max())
-    for top in (1, 255):
-        if -TOLERANCE * top <= low and high <= (1 + TOLERANCE) * top:
+    for begin, top in ((0, 1), (2, 255)):
+        if low >= -TOLERANCE and begin <= high <= (1 + TOLERANCE) * top:
             return top
     if np.isnan(values).any():
         raise ValueError("it holds NaN")

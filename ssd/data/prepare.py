@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
         except KeyboardInterrupt:
             raise SystemExit("interrupted: run the same command again to continue") from None
     print(f"{manifest.count} images of {manifest.size} x {manifest.size} in {config.out}, {made} of them made now.")  # noqa: T201
-    for note in conversion_notes(manifest.conversion_counts(), config.background):
+    for note in conversion_notes(manifest.conversion_counts(), dataset.request.background):
         print(note)  # noqa: T201
     if manifest.bad_images:
         shown = ", ".join(manifest.bad_images[:5]) + (", .." if len(manifest.bad_images) > 5 else "")

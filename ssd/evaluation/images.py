@@ -124,8 +124,9 @@ def _header(file: Path) -> Header:
             return Header((height, width), str(image.format), image.has_transparency_data, turned, is_deep(image))
     except UnidentifiedImageError:
         raise UsageError(f"{file} is not an image: remove it from the folder, or hide it as .{file.name}.") from None
-    except OSError as error:
-        raise UsageError(f"Cannot open {file} ({error.strerror or error}): make it readable or remove it.") from None
+    except PILLOW_ERRORS as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"Cannot open {file} ({reason}): make it readable or remove it.") from None
 
 
 def _warnings(root: Path, headers: Sequence[Header]) -> list[str]:
