@@ -19,7 +19,7 @@ class Conversion(IntFlag):
 
 
 PHRASES = {
-    Conversion.TURNED: "turned by their EXIF tag",
+    Conversion.TURNED: "turned by {their} EXIF tag",
     Conversion.COMPOSITED: "composited over {background}",
     Conversion.SCALED: "scaled to 8 bits from 16 or 32 bits or from floating point",
 }
@@ -98,7 +98,7 @@ def conversion_notes(counts: Mapping[str, int], background: str) -> list[str]:
     """
     return [
         f"{number} of {counts['read']} pictures read {'was' if number == 1 else 'were'} "
-        f"{phrase.format(background=background)}."
+        f"{phrase.format(their='its' if number == 1 else 'their', background=background)}."
         for flag, phrase in PHRASES.items()
         if (number := counts.get(name_of(flag), 0))
     ]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageColor, ImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ..commands.errors import UsageError
 from .conversions import Conversion
@@ -110,8 +111,10 @@ def orientation_of(image: Image.Image) -> int:
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of what `decode` will return; see `orientation_of`."""
-    swapped = image.format != "TIFF" and orientation_of(image) >= 5  # a TIFF states the size after turning
-    return (image.height, image.width) if swapped else image.size
+    width, height = image.size
+    if isinstance(image, TiffImageFile):  # whose size is the one after turning in some versions of Pillow
+        width, height = (image.tag_v2[tag] for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength))
+    return (height, width) if orientation_of(image) >= 5 else (width, height)
 
 
 def is_deep(image: Image.Image) -> bool:

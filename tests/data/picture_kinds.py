@@ -323,6 +323,7 @@ KINDS: dict[str, Callable[..., Stored]] = {
     "tiff float of 1": tiff_kind("f4", 1, 1),
     "tiff float of 255": tiff_kind("f4", 255, 255),
     **{f"tiff {mode}": pillow_kind(mode, "tiff") for mode in ("1", "L", "LA", "RGB", "RGBA", "CMYK")},
+    **{f"tiff {mode} lzw": pillow_kind(mode, "tiff", compression="tiff_lzw") for mode in ("L", "RGBA")},
     "tiff palette": pillow_palette("tiff", transparent=False),
     **{f"webp {mode}": pillow_kind(mode, "webp", **LOSSLESS_WEBP) for mode in ("RGB", "RGBA")},
     **{f"jpg {mode}": jpeg_kind(mode) for mode in ("L", "RGB", "CMYK")},

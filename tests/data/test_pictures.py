@@ -25,6 +25,7 @@ from ssd.data.reading import read_picture
 from ssd.evaluation.images import list_pictures
 from ssd.evaluation.statistics import check_compatible
 
+from ..conftest import ROOT
 from .picture_kinds import KINDS, SHAPES, Picture, all_pictures, exif, make, orientations, png, saved
 
 SIDE = min(SHAPES[0])
@@ -49,12 +50,13 @@ def assert_seen(levels: np.ndarray, pictures: list[Picture], background=(255, 25
 
 def expected_notes(pictures: list[Picture]) -> list[str]:
     phrases = {
-        "turned by their EXIF tag": sum(picture.turned for picture in pictures),
+        "turned by {} EXIF tag": sum(picture.turned for picture in pictures),
         "composited over white": sum(picture.composited for picture in pictures),
         "scaled to 8 bits from 16 or 32 bits or from floating point": sum(picture.scaled for picture in pictures),
     }
     return [
-        f"{number} of {len(pictures)} pictures read {'was' if number == 1 else 'were'} {phrase}."
+        f"{number} of {len(pictures)} pictures read {'was' if number == 1 else 'were'} "
+        f"{phrase.format('its' if number == 1 else 'their')}."
         for phrase, number in phrases.items()
         if number
     ]
@@ -376,3 +378,9 @@ def test_errors_of_decoding_name_the_picture(tmp_path) -> None:
     file.write_bytes(saved(Image.effect_noise((64, 64), 50), "png")(1)[:-900])
     with pytest.raises(UsageError, match=r"Cannot read the image .*half\.png"):
         read_picture(partial(Image.open, file), str(file), "white")
+
+
+def test_there_is_one_decoder() -> None:
+    files = [file for room in ("ssd", "flexi_unet", "train", "sample") for file in (ROOT / room).glob("**/*.py")]
+    converting = {str(file.relative_to(ROOT)) for file in files if ".convert(" in file.read_text()}
+    assert converting == {"ssd/data/decoding.py"}
