@@ -2,7 +2,9 @@
 
 - `open`: one way to name a data set; `request`: what was asked for.
 - `dataset`: what all data sets share, and those with a length; `stream`: those without.
-- `transforms`: the crop presets; `reading`: one picture, and the errors that name it; `files`: many picture files.
+- `transforms`: the crop presets; `files`: many picture files.
+- `reading`: one picture, and the errors that name it; `decoding`: what a viewer of it sees; `conversions`: counts of
+  what that changed.
 - `readers`: a file per kind of data.
 - `prepare`: the command that makes a prepared copy; `prepared`: its parts.
 """

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 
-from .reading import ReadError, UnreadableImage, without_advice
+from .conversions import PictureFlags, conversion_notes
+from .reading import ReadError, UnreadableImage, read_picture, without_advice
 from .request import DataRequest
 from .transforms import pixels_to_tensor
 
@@ -54,7 +56,7 @@ class ImageData(Dataset[Item], ABC):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What a statistics file writes down: spec, preset, filter, split, size, count, hash, num_classes."""
+        """What a statistics file writes down; see `DataRequest.provenance`."""
         return self.request.provenance(self.split, self.count, self._content_hash, self.num_classes)
 
     @cached_property
@@ -65,6 +67,17 @@ class ImageData(Dataset[Item], ABC):
     def bad_images(self) -> list[str]:
         """Names of the images that this copy of the data set found unreadable and replaced or left out."""
         return list(self._bad)
+
+    def conversion_counts(self) -> dict[str, int]:
+        """Numbers of pictures that this process and its workers have "read", and "turned", "composited", "scaled".
+
+        Empty for data without picture files.
+        """
+        return {}
+
+    def conversion_notes(self) -> list[str]:
+        """What decoding has changed in the pictures read so far, a sentence for each kind; see `decoding.decode`."""
+        return conversion_notes(self.conversion_counts(), self.request.background)
 
     def note_bad(self, name: str, reason: str) -> None:
         """Remember an unreadable image, and say so once."""
@@ -112,6 +125,7 @@ class PixelDataset(ImageDataset):
         super().__init__(request, split, count, num_classes)
         self.labels = labels
         self._bad_indices: set[int] = set()
+        self.conversions = PictureFlags(count)
         if request.preset.celeba_box is not None:
             self.read(0)  # a box that does not fit these pictures is noticed now
 
@@ -154,6 +168,15 @@ class PixelDataset(ImageDataset):
                     raise
                 self.note_bad_index(candidate, str(error))
         raise ReadError(f"None of the {self.count} images of {self.request.spec} can be read.")
+
+    def decoded(self, index: int, open_image: Callable[[], Image.Image], name: str) -> np.ndarray:
+        """Pixels of a picture file, decoded, cropped and resized, with its conversions noted: for `pixels`."""
+        picture, conversions = read_picture(open_image, name, self.request.background)
+        self.conversions.note(index, conversions)
+        return self.request.preset.apply(picture, self.size, name)
+
+    def conversion_counts(self) -> dict[str, int]:
+        return self.conversions.counts()
 
     def note_bad_index(self, index: int, reason: str) -> None:
         """Skip an image from now on, and say so once."""

@@ -15,7 +15,6 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .dataset import PixelDataset
-from .reading import read_rgb
 from .request import DataRequest
 
 T = TypeVar("T")
@@ -92,7 +91,7 @@ class ImageFiles(PixelDataset):
 
     def pixels(self, index: int) -> np.ndarray:
         file = self.files[index]
-        return self.request.preset.apply(read_rgb(partial(Image.open, file), str(file)), self.size, str(file))
+        return self.decoded(index, partial(Image.open, file), str(file))
 
     def image_name(self, index: int) -> str:
         return self.files.name(index)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..commands.errors import UsageError
 from .dataset import ImageDataset
+from .decoding import background_name
 from .prepared.reader import PreparedImages
 from .readers.celeba import CelebA
 from .readers.digits import Digits
@@ -34,7 +35,12 @@ DATA_SPECS: dict[str, Callable[[DataRequest], ImageDataset | ImageStream]] = {
 
 
 def open_dataset(
-    spec: str, size: int, preset: str = "adm", split: str = "train", skip_bad_images: bool = False
+    spec: str,
+    size: int,
+    preset: str = "adm",
+    split: str = "train",
+    skip_bad_images: bool = False,
+    background: str = "white",
 ) -> ImageDataset | ImageStream:
     """Open a data set by its name.
 
@@ -52,13 +58,15 @@ def open_dataset(
     skip_bad_images : bool
         Replace an unreadable image by the next readable one (a stream drops it) and list it in `bad_images`, instead
         of raising.
+    background : str
+        The colour over which transparent pictures are composited: a name or a code such as "#ffffff".
 
     Returns
     -------
     ImageDataset or ImageStream
         Items are dicts of `image`, (3, size, size) float32 in [-1, 1], and `label` (int) where the data have labels.
         `hub-stream` and `wds` are streams, the others have a length. All are `ssd.data.dataset.ImageData`, with
-        `provenance`, `num_classes` (None without labels) and `bad_images`.
+        `provenance`, `num_classes` (None without labels), `bad_images` and `conversion_notes`.
 
     Raises
     ------
@@ -79,5 +87,6 @@ def open_dataset(
     if size < 1:
         raise UsageError(f"The size of the images must be at least 1, got {size}.")
     path = str(Path(path).expanduser()) if path.startswith("~") else path  # the shell expands it at a word's start only
-    request = DataRequest(spec, path, size, find_preset(preset, size), split, skip_bad_images)
+    colour = background_name(background)
+    request = DataRequest(spec, path, size, find_preset(preset, size), split, skip_bad_images, colour)
     return DATA_SPECS[form](request)

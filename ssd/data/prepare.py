@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..commands.errors import UsageError, exit_on_usage_error
 from ..commands.parser import CommandParser
+from .conversions import conversion_notes
 from .dataset import PixelDataset
 from .open import open_dataset
 from .prepared.copying import write_copy
@@ -40,6 +41,8 @@ class PrepareConfig:
         The number of processes. By default there is one per core.
     skip_bad_images : bool
         Replace every unreadable image by the next readable one and list it, instead of stopping.
+    background : str
+        The colour over which transparent pictures are composited: a name such as white, or a code such as '#ffffff'.
     """
 
     out: str
@@ -48,6 +51,7 @@ class PrepareConfig:
     split: str = "train"
     workers: int | None = None
     skip_bad_images: bool = False
+    background: str = "white"
 
 
 def parse(arguments: list[str] | None) -> tuple[str, PrepareConfig]:
@@ -65,7 +69,9 @@ def parse(arguments: list[str] | None) -> tuple[str, PrepareConfig]:
 
 def open_original(spec: str, config: PrepareConfig) -> PixelDataset:
     """The data set to copy, which must have 8-bit images and a length."""
-    dataset = open_dataset(spec, config.res, config.crop_preset, config.split, config.skip_bad_images)
+    dataset = open_dataset(
+        spec, config.res, config.crop_preset, config.split, config.skip_bad_images, config.background
+    )
     if not isinstance(dataset, PixelDataset) or isinstance(dataset, PreparedImages):
         raise UsageError(f"{spec} cannot be prepared: give celeba, imagenet, folder, npz or hub.")
     return dataset
@@ -83,6 +89,8 @@ def main(arguments: list[str] | None = None) -> None:
         except KeyboardInterrupt:
             raise SystemExit("interrupted: run the same command again to continue") from None
     print(f"{manifest.count} images of {manifest.size} x {manifest.size} in {config.out}, {made} of them made now.")  # noqa: T201
+    for note in conversion_notes(manifest.conversion_counts(), dataset.request.background):
+        print(note)  # noqa: T201
     if manifest.bad_images:
         shown = ", ".join(manifest.bad_images[:5]) + (", .." if len(manifest.bad_images) > 5 else "")
         print(f"{len(manifest.bad_images)} unreadable images were replaced, all in manifest.json: {shown}")  # noqa: T201

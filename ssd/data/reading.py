@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from ..commands.errors import UsageError
-
-PILLOW_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises for damaged files, by format."""
+from .decoding import PILLOW_ERRORS, Decoded, decode
 
 
 class ReadError(UsageError):
@@ -29,8 +26,8 @@ class UnreadableImage(ReadError):
     """One picture cannot be read: the error that `skip_bad_images` turns into a warning."""
 
 
-def read_rgb(open_image: Callable[[], Image.Image], name: str) -> Image.Image:
-    """Open and decode a picture as 8-bit RGB; transparency is dropped.
+def read_picture(open_image: Callable[[], Image.Image], name: str, background: str) -> Decoded:
+    """Open a picture and decode it by `ssd.data.decoding.decode`.
 
     Raises
     ------
@@ -39,7 +36,7 @@ def read_rgb(open_image: Callable[[], Image.Image], name: str) -> Image.Image:
     """
     try:
         with open_image() as image:
-            return image.convert("RGB")
+            return decode(image, background)
     except UnidentifiedImageError:
         raise UnreadableImage(f"{name} is not an image: replace or remove it, or use --skip_bad_images.") from None
     except PILLOW_ERRORS as error:

@@ -24,6 +24,8 @@ class DataRequest:
     preset : Preset
     split : str
     skip_bad_images : bool
+    background : str
+        The colour behind transparent pictures, as `decoding.background_name` writes it.
     """
 
     spec: str
@@ -32,6 +34,7 @@ class DataRequest:
     preset: Preset
     split: str = "train"
     skip_bad_images: bool = False
+    background: str = "white"
 
     def provenance(self, split: str, count: int | None, content_hash: str, num_classes: int | None) -> dict[str, Any]:
         """What a statistics file writes down about the images it was made of."""
@@ -39,6 +42,7 @@ class DataRequest:
             "spec": self.spec,
             "preset": self.preset.name,
             "filter": self.preset.filter,
+            "background": self.background,
             "split": split,
             "size": self.size,
             "count": count,

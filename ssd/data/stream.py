@@ -12,8 +12,9 @@ from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..seeding import numpy_generator
+from .conversions import StreamTally
 from .dataset import ImageData, Item
-from .reading import ReadError, UnreadableImage, read_rgb
+from .reading import ReadError, UnreadableImage, read_picture
 from .request import DataRequest
 from .transforms import pixels_to_tensor
 
@@ -74,6 +75,7 @@ class ImageStream(ImageData, IterableDataset[Item]):
         self._rank, self._world_size = 0, 1
         self._first_sample, self._seed = 0, 0
         self._endless = False
+        self._tally = StreamTally()
 
     @abstractmethod
     def read_shard(self, shard: int) -> Iterator[Sample]:
@@ -92,6 +94,10 @@ class ImageStream(ImageData, IterableDataset[Item]):
         """
         self._rank, self._world_size, self._endless = rank, world_size, True
         self._first_sample, self._seed = first_sample, seed
+
+    def conversion_counts(self) -> dict[str, int]:
+        """As of every data set; a picture that is read in several passes counts in each."""
+        return self._tally.counts()
 
     def __iter__(self) -> Iterator[Item]:
         worker = get_worker_info()
@@ -134,10 +140,11 @@ class ImageStream(ImageData, IterableDataset[Item]):
     def _decoded(self, samples: Iterator[Sample]) -> Iterator[Item]:
         for sample in samples:
             try:
-                picture = read_rgb(sample.open_image, sample.name)
+                picture, conversions = read_picture(sample.open_image, sample.name, self.request.background)
             except UnreadableImage as error:
                 self._skip(sample.name, error)
                 continue
+            self._tally.note(conversions)
             pixels = self.request.preset.apply(picture, self.size, sample.name)
             image = pixels_to_tensor(np.array(pixels)[None])[0]
             yield {"image": image} if sample.label is None else {"image": image, "label": sample.label}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,12 +14,13 @@ from torch.utils.data import Dataset
 from ..commands.errors import UsageError
 from ..data import open_dataset
 from ..data.dataset import ImageDataset
+from ..data.decoding import PILLOW_ERRORS, decode, is_deep, orientation_of, upright_size
 from ..operators.sizes import Size
 from ..sampling.pictures import to_uint8
 
 
 class PictureFiles(Dataset):
-    """Image files, in the order given; items are (H, W, 3) uint8 arrays."""
+    """Image files, in the order given, as a viewer shows them over white; items are (H, W, 3) uint8 arrays."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = list(files)
@@ -31,11 +32,9 @@ class PictureFiles(Dataset):
         file = self.files[index]
         try:
             with Image.open(file) as image:
-                return np.array(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UsageError(
-                f"Cannot read the image {file} ({error}): it is truncated or damaged; remove it."
-            ) from None
+                return np.array(decode(image).picture)
+        except PILLOW_ERRORS as error:
+            raise UsageError(f"Cannot read the image {file} ({error}): replace or remove it.") from None
 
 
 class ReferencePictures(Dataset):
@@ -74,7 +73,8 @@ def list_pictures(folder: str | Path) -> tuple[PictureFiles, Size, list[str]]:
         Sorted by path.
     size : (height, width)
     warnings : list of str
-        On JPEG files and on mixed formats.
+        On JPEG files, on mixed formats, and on files that are not plain RGB: with transparency, EXIF orientation or
+        more than 8 bits.
 
     Raises
     ------
@@ -93,33 +93,58 @@ def list_pictures(folder: str | Path) -> tuple[PictureFiles, Size, list[str]]:
         raise UsageError(f"The image folder {root} is empty: put PNG files in it.")
     if len(files) == 1:
         raise UsageError(f"The image folder {root} holds one image, {files[0].name}: a covariance needs at least 2.")
-    size, first_format = _header(files[0])
-    formats = {first_format}
+    headers = [_header(files[0])]
+    size = headers[0].size
     for file in files[1:]:
-        other, format_name = _header(file)
-        formats.add(format_name)
+        headers.append(_header(file))
+        other = headers[-1].size
         if other != size:
             raise UsageError(
                 f"The images have different sizes: {files[0].name} is {size[1]} x {size[0]} and {file.name} is "
                 f"{other[1]} x {other[0]}; measure one size at a time."
             )
+    return PictureFiles(files), size, _warnings(root, headers)
+
+
+class Header(NamedTuple):
+    """What an image file says before its pixels are read; the size is (height, width), after turning."""
+
+    size: Size
+    format: str
+    has_alpha: bool
+    is_turned: bool
+    is_deep: bool
+
+
+def _header(file: Path) -> Header:
+    try:
+        with Image.open(file) as image:
+            width, height = upright_size(image)
+            turned = orientation_of(image) != 1
+            return Header((height, width), str(image.format), image.has_transparency_data, turned, is_deep(image))
+    except UnidentifiedImageError:
+        raise UsageError(f"{file} is not an image: remove it from the folder, or hide it as .{file.name}.") from None
+    except PILLOW_ERRORS as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"Cannot open {file} ({reason}): make it readable or remove it.") from None
+
+
+def _warnings(root: Path, headers: Sequence[Header]) -> list[str]:
+    """What of the files of a folder makes a distance doubtful."""
+    formats = sorted({header.format for header in headers})
     warnings = []
     if "JPEG" in formats:
         warnings.append(f"{root} holds JPEG files: their artefacts move a FID by several points; write PNG.")
     if len(formats) > 1:
-        warnings.append(f"{root} mixes formats ({', '.join(sorted(formats))}): write all images in the same way.")
-    return PictureFiles(files), size, warnings
-
-
-def _header(file: Path) -> tuple[Size, str]:
-    """Size and format of an image file; its pixels are not read."""
-    try:
-        with Image.open(file) as image:
-            return (image.height, image.width), str(image.format)
-    except UnidentifiedImageError:
-        raise UsageError(f"{file} is not an image: remove it from the folder, or hide it as .{file.name}.") from None
-    except OSError as error:
-        raise UsageError(f"Cannot open {file} ({error.strerror or error}): make it readable or remove it.") from None
+        warnings.append(f"{root} mixes formats ({', '.join(formats)}): write all images in the same way.")
+    for number, what in (
+        (sum(header.has_alpha for header in headers), "an alpha channel: they are composited over white"),
+        (sum(header.is_turned for header in headers), "an EXIF orientation: they are turned by it"),
+        (sum(header.is_deep for header in headers), "more than 8 bits per value: they are scaled to 8"),
+    ):
+        if number:
+            warnings.append(f"{number} of {len(headers)} images in {root} have {what}; write RGB of 8 bits.")
+    return warnings
 
 
 def open_reference_data(spec: str, size: int, crop_preset: str | None = None, split: str | None = None) -> ImageDataset:

@@ -18,7 +18,7 @@ import torch
 from ..commands.errors import UsageError
 from ..commands.files import whole_file
 
-MUST_AGREE = ("preset", "size", "filter", "extractor", "resize", "weights_sha256", "precision")
+MUST_AGREE = ("preset", "size", "filter", "background", "extractor", "resize", "weights_sha256", "precision")
 """Entries of the provenance that two sets of statistics must share to be compared."""
 
 ROWS_AT_ONCE = 128

@@ -81,6 +81,7 @@ def test_provenance(image_folder) -> None:
         "spec": f"folder:{image_folder}",
         "preset": "adm",
         "filter": "box halving, then bicubic",
+        "background": "white",
         "split": "all",
         "size": 16,
         "count": 6,

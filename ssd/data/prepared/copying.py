@@ -1,8 +1,8 @@
 """Making a prepared copy: in parallel, and so that a killed run continues where it was.
 
-Every image has a row in `journal.npy`: the SHA-256 of its pixels, and the index in the original that they were made
-of. A row is written after its image, and an image counts as done only when its pixels still have that hash, so that
-nothing half-written survives. The manifest comes last.
+Every image has a row in `journal.npy`: the SHA-256 of its pixels, the index in the original that they were made of,
+and what decoding changed. A row is written after its image, and an image counts as done only when its pixels still have
+that hash, so that nothing half-written survives. The manifest comes last.
 
 N images of S x S pixels.
 """
@@ -29,15 +29,25 @@ from tqdm.auto import tqdm
 from ...commands.errors import UsageError
 from ...commands.files import PART, flush_to_disk, whole_file
 from ...sampling.pictures import image_grid
+from ..conversions import count_flags
 from ..dataset import PixelDataset
 from ..transforms import pixels_to_tensor
-from .manifest import MANIFEST, SETTINGS, CopySettings, Manifest, read_settings, write_settings
+from .manifest import (
+    EARLIER_VERSION,
+    MANIFEST,
+    SETTINGS,
+    VERSION,
+    CopySettings,
+    Manifest,
+    read_settings,
+    write_settings,
+)
 from .store import PixelStore
 
 JOURNAL = "journal.npy"
 LABELS = "labels.npy"
 PREVIEW = "preview.png"
-ROW = np.dtype([("digest", np.uint8, 32), ("source", np.int64)])
+ROW = np.dtype([("digest", np.uint8, 32), ("source", np.int64), ("conversions", np.uint8)])
 BLOCK = 64
 """Images that a worker makes before it reports."""
 
@@ -85,6 +95,7 @@ class CopyJob:
         self.store.write(index, pixels)
         row = self.journal[index]
         row["source"] = source
+        row["conversions"] = int(self.dataset.conversions[source])
         row["digest"] = np.frombuffer(_digest(pixels), dtype=np.uint8)
         return 1
 
@@ -133,6 +144,8 @@ def is_finished(out: Path, settings: CopySettings) -> bool:
     for name, kind in ((MANIFEST, Manifest), (SETTINGS, CopySettings)):
         if (out / name).exists():
             there = asdict(read_settings(out / name, kind))
+            if there["version"] != VERSION:
+                raise UsageError(f"{out} {EARLIER_VERSION}: give another --out, or delete it.")
             differing = [key for key, value in asdict(settings).items() if there[key] != value]
             if differing:
                 key = differing[0]
@@ -204,6 +217,7 @@ def _finish(job: CopyJob, settings: CopySettings) -> Manifest:
         labels=None if dataset.labels is None else LABELS,
         bad_images=[dataset.image_name(int(index)) for index in replaced],
         pillow=PIL.__version__,
+        conversions=count_flags(job.journal["conversions"]),
     )
     for file in job.out.iterdir():
         flush_to_disk(file)

@@ -13,7 +13,11 @@ from ...commands.files import write_json
 SETTINGS = "settings.json"
 MANIFEST = "manifest.json"
 FORMAT = "packed"
-VERSION = 1
+VERSION = 2
+"""1: pictures were not turned by their EXIF tag, transparency was dropped, and deep grey was clipped to 8 bits."""
+
+EARLIER_VERSION = "was made before EXIF orientation, transparency and grey of more than 8 bits were respected"
+"""What to say of a copy of version 1."""
 
 T = TypeVar("T", bound="CopySettings")
 
@@ -24,8 +28,8 @@ class CopySettings:
 
     Parameters
     ----------
-    spec, preset, filter, split, size, count, num_classes
-        Provenance of the original.
+    spec, preset, filter, background, split, size, count, num_classes
+        Provenance of the original; a copy of version 1 has the background None.
     source_hash : str
         Content hash of the original.
     skip_bad_images : bool
@@ -38,6 +42,7 @@ class CopySettings:
     spec: str
     preset: str
     filter: str
+    background: str | None
     split: str
     size: int
     count: int
@@ -62,21 +67,28 @@ class Manifest(CopySettings):
         Unreadable originals, each replaced by the next readable one.
     pillow : str
         Version of Pillow that decoded and resized.
+    conversions : dict
+        How many images were "turned", "composited" and "scaled"; empty in a copy of version 1.
     """
 
     hash: str = ""
     labels: str | None = None
     bad_images: list[str] = field(default_factory=list)
     pillow: str = ""
+    conversions: dict[str, int] = field(default_factory=dict)
 
     def provenance(self) -> dict[str, Any]:
         """The provenance of the original, with the content hash of the copy."""
-        keys = ("spec", "preset", "filter", "split", "size", "count", "hash", "num_classes")
-        return {key: getattr(self, key) for key in keys}
+        keys = ("spec", "preset", "filter", "background", "split", "size", "count", "hash", "num_classes")
+        return {key: getattr(self, key) for key in keys if key != "background" or self.background is not None}
+
+    def conversion_counts(self) -> dict[str, int]:
+        """As `ImageData.conversion_counts` of the original after all of it was read."""
+        return {"read": self.count, **self.conversions}
 
 
 def read_settings(path: Path, kind: type[T]) -> T:
-    """Read one of the two files; every field must be there, and no other."""
+    """Read one of the two files, of this version or of version 1; every field must be there, and no other."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -86,8 +98,10 @@ def read_settings(path: Path, kind: type[T]) -> T:
             f"{path.parent} is a copy of PNG files, which this version does not read: prepare the data again into "
             f"another folder, or use folder:{path.parent}/images, which has no labels."
         )
+    if isinstance(content, dict) and content.get("version") == 1:
+        content |= {"background": None} | ({"conversions": {}} if kind is Manifest else {})
     expected = {entry.name for entry in fields(kind)}
-    if not isinstance(content, dict) or set(content) != expected or content["version"] != VERSION:
+    if not isinstance(content, dict) or set(content) != expected or content["version"] not in (1, VERSION):
         raise UsageError(f"{path} was not written by this version of ssd.data.prepare: prepare the copy again.")
     return kind(**content)
 

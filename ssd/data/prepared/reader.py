@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +13,44 @@ from ...commands.errors import UsageError
 from ..dataset import PixelDataset
 from ..request import DataRequest
 from ..transforms import PRESETS
-from .manifest import MANIFEST, SETTINGS, Manifest, read_settings
+from .manifest import EARLIER_VERSION, MANIFEST, SETTINGS, VERSION, Manifest, read_settings
 from .store import PixelStore
+
+logger = logging.getLogger("ssd")
 
 
 class PreparedImages(PixelDataset):
     """Images that were cropped and resized before, from one array that is mapped into memory.
 
     Its provenance is the original's, with the copy's own content hash. The default preset and the default split stand
-    for "as prepared"; any other must be the one that the copy was made with.
+    for "as prepared", and so does the default background; any other must be the one that the copy was made with.
 
     Raises
     ------
     UsageError
-        For a folder that is not a finished copy, and for a size, preset or split other than the copy's.
+        For a folder that is not a finished copy, and for a size, preset, split or background other than the copy's.
     """
 
     def __init__(self, request: DataRequest) -> None:
         self.folder = Path(request.path)
         self.manifest = read_manifest(self.folder)
         check_request(request, self.manifest)
+        if self.manifest.version != VERSION:
+            logger.warning("%s %s: prepare it again if the originals have any.", self.folder, EARLIER_VERSION)
         self.store = PixelStore(self.folder, self.manifest.count, self.manifest.size)
         labels = read_labels(self.folder, self.manifest)
-        super().__init__(request, self.manifest.count, self.manifest.split, labels, self.manifest.num_classes)
+        as_prepared = replace(request, background=self.manifest.background or request.background)
+        super().__init__(as_prepared, self.manifest.count, self.manifest.split, labels, self.manifest.num_classes)
         self.read(0)
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Of the original; see `PixelDataset.provenance`."""
         return self.manifest.provenance()
+
+    def conversion_counts(self) -> dict[str, int]:
+        """Of the original, when the copy was made."""
+        return self.manifest.conversion_counts()
 
     def pixels(self, index: int) -> np.ndarray:
         return self.store.read(index)
@@ -83,5 +94,8 @@ def check_request(request: DataRequest, manifest: Manifest) -> None:
         wrong = f"the preset {manifest.preset}, but {request.preset.name} is asked for"
     elif request.split not in (manifest.split, "train"):
         wrong = f"the split {manifest.split}, but {request.split} is asked for"
+    elif request.background not in (manifest.background, DataRequest.background):
+        made_with = manifest.background or "of an earlier version, which dropped transparency"
+        wrong = f"the background {made_with}, but {request.background} is asked for"
     if wrong:
         raise UsageError(f"The copy in {request.path} has {wrong}: prepare another one from {manifest.spec}.")

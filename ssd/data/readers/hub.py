@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from functools import partial
@@ -13,7 +14,6 @@ from PIL import Image
 
 from ...commands.errors import UsageError
 from ..dataset import PixelDataset
-from ..reading import read_rgb
 from ..request import DataRequest
 from ..stream import ImageStream, Sample
 
@@ -34,8 +34,7 @@ class HubImages(PixelDataset):
 
     def pixels(self, index: int) -> np.ndarray:
         name = f"{self.image_name(index)} of {self.request.spec}"
-        picture = read_rgb(partial(decode, self.rows[index][self.columns.image]), name)
-        return self.request.preset.apply(picture, self.size, name)
+        return self.decoded(index, partial(open_stored, self.rows[index][self.columns.image]), name)
 
     def image_name(self, index: int) -> str:
         return f"{self.split}[{index}]"
@@ -66,7 +65,7 @@ class HubStream(ImageStream):
             labels = batch.get(self.columns.label) or [None] * len(batch[self.columns.image])
             for picture, label in zip(batch[self.columns.image], labels):
                 name = f"{self.split}[shard {shard}, {number}] of {self.request.spec}"
-                yield Sample(name, partial(decode, picture), label)
+                yield Sample(name, partial(open_stored, picture), label)
                 number += 1
 
 
@@ -123,11 +122,15 @@ def undecoded(rows: Any, column: str) -> Any:
     return rows.cast_column(column, datasets.Image(decode=False))
 
 
-def decode(stored: dict[str, Any]) -> Image.Image:
-    """The picture of a row, as the package datasets decodes it."""
-    import datasets
+def open_stored(stored: dict[str, Any]) -> Image.Image:
+    """The picture of a row, not decoded: the package datasets would turn it and forget how it was stored."""
+    import fsspec
 
-    return datasets.Image().decode_example(stored)
+    data = stored["bytes"]
+    if data is None:
+        with fsspec.open(stored["path"], "rb") as file:  # on this disk, in an archive or on the Hub
+            data = file.read()
+    return Image.open(io.BytesIO(data))
 
 
 def hash_info(rows: Any, split: str) -> str:
