@@ -26,6 +26,8 @@ from tqdm.auto import tqdm
 
 from ssd import SSDScheduler
 from ssd.commands.errors import TrainingStopped, exit_on_usage_error
+from ssd.data import ImageData
+from ssd.data.conversions import conversion_notes
 from ssd.operators.placing import to_device
 from ssd.pipelines.guidance import no_class_label
 from ssd.process.losses import min_snr_loss, training_pair
@@ -40,6 +42,7 @@ from ssd.training.engine import (
     freeze_unused,
     make_accelerator,
     share_weights,
+    summed,
     whole,
 )
 from ssd.training.guard import StepGuard
@@ -81,6 +84,7 @@ class Run:
 
     config: TrainConfig
     accelerator: Accelerator
+    dataset: ImageData
     scheduler: SSDScheduler
     network: torch.nn.Module  # as the engine runs it
     predict: Callable[..., Any]  # the network, or what tells when a route is compiled
@@ -130,6 +134,7 @@ def start_run(setup: Setup, accelerator: Accelerator) -> Run:
     return Run(
         config,
         accelerator,
+        setup.dataset,
         scheduler,
         network,
         predict=announce_compiling(network, unet) if config.compile else network,
@@ -189,7 +194,10 @@ def train(run: Run) -> None:
             run.log.add_step(norm)
             progress.step += 1
             stopped = after_step(run, bool(stop))
+    conversions = conversion_notes(summed(accelerator, run.dataset.conversion_counts()), config.background)
     if accelerator.is_main_process:
+        for note in conversions:
+            print(f"note: {note}")
         how = f"Stopped by {stop.received or 'another process'}" if progress.step < config.total_steps else "Finished"
         print(f"{how} after {progress.step} steps: {config.out}/ holds {', '.join(what_is_written(Path(config.out)))}.")
 

@@ -165,6 +165,8 @@ class TrainConfig:
         Where the log goes beside log.csv: tensorboard, wandb, another of accelerate's trackers, or none.
     crop_preset : str
         How pictures become squares. ddim128 and sde140 are for CelebA.
+    background : str
+        The colour, by name or as #RRGGBB, over which transparent pictures are laid.
     skip_bad_images : bool
         Replace images that cannot be read, and list them, instead of stopping.
     accept_new_data : bool
@@ -226,6 +228,7 @@ class TrainConfig:
     max_bad_steps: int = at_least(1, 100)
     report_to: str = "tensorboard"
     crop_preset: Literal["adm", "ddim128", "sde140"] = "adm"
+    background: str = "white"
     skip_bad_images: bool = False
     accept_new_data: bool = False
     resume: bool = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -109,6 +110,14 @@ def check_agreement(accelerator: Accelerator, facts: dict[str, Any], problem: st
                 f"The processes disagree about {name}: {everyone[0][0][name]!r} on process 0, {theirs.get(name)!r} on "
                 f"process {rank}. All need the same files, settings and --out."
             )
+
+
+def summed(accelerator: Accelerator, counts: dict[str, int]) -> dict[str, int]:
+    """Counts of all processes together, by name."""
+    total: Counter[str] = Counter()
+    for own in gather_object([counts]):
+        total.update(own)
+    return dict(total)
 
 
 @contextmanager

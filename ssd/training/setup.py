@@ -133,7 +133,13 @@ def claim_folder(setup: Setup, accelerator: Accelerator) -> Iterator[str | None]
 
 def open_training_data(config: TrainConfig) -> ImageDataset | ImageStream:
     """The data set that `config` names."""
-    dataset = open_dataset(config.data, config.res, config.crop_preset, skip_bad_images=config.skip_bad_images)
+    dataset = open_dataset(
+        config.data,
+        config.res,
+        config.crop_preset,
+        skip_bad_images=config.skip_bad_images,
+        background=config.background,
+    )
     if isinstance(dataset, ImageStream) and config.level_batch_scale != 1:
         raise UsageError(
             f"--level_batch_scale {config.level_batch_scale} needs data with random access, and {config.data} is a "

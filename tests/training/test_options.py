@@ -145,6 +145,22 @@ def test_training_can_start_from_other_weights(plain, tmp_path) -> None:
     assert not (tmp_path / "z").exists()
 
 
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_what_was_done_to_pictures_is_said_once(tmp_path, workers: str) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(4):  # black drawings, half of them on a transparent ground
+        picture = Image.new("RGBA", (20, 20), (0, 0, 0, 0 if i % 2 else 255))
+        picture.save(folder / f"{i}.png")
+    flags = [TRAIN, *TINY, "--data", f"folder:{folder}", "--max_steps", "3", "--num_workers", workers]
+    done = run_script(*flags, "--background", "#00FF00", "--out", tmp_path / "x")
+    assert done.code == 0, done.err
+    assert [line for line in done.out.splitlines() if "composited" in line] == [
+        "note: 2 of 4 pictures read were composited over #00FF00."
+    ]
+    run_script(*flags, "--background", "greenish", "--out", tmp_path / "y").assert_one_line_error("greenish")
+
+
 @pytest.mark.slow
 def test_a_compiled_network_trains_alike(tmp_path) -> None:
     flags = [*FLAGS, "--max_steps", "4", "--transition_probability", "0.3"]
