@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -70,7 +71,9 @@ class Started:
         self.process.start()
 
     def send_signal(self, number: int) -> None:
-        os.kill(self.process.pid, number)
+        """Nothing happens if the process has ended."""
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
 
     @property
     def has_ended(self) -> bool:
