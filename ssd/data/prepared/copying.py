@@ -204,6 +204,7 @@ def _finish(job: CopyJob, settings: CopySettings) -> Manifest:
         labels=None if dataset.labels is None else LABELS,
         bad_images=[dataset.image_name(int(index)) for index in replaced],
         pillow=PIL.__version__,
+        class_names=dataset.class_names,
     )
     for file in job.out.iterdir():
         flush_to_disk(file)

@@ -62,12 +62,15 @@ class Manifest(CopySettings):
         Unreadable originals, each replaced by the next readable one.
     pillow : str
         Version of Pillow that decoded and resized.
+    class_names : list of str, optional
+        Names of the classes, where there are labels; earlier copies lack them.
     """
 
     hash: str = ""
     labels: str | None = None
     bad_images: list[str] = field(default_factory=list)
     pillow: str = ""
+    class_names: list[str] | None = None
 
     def provenance(self) -> dict[str, Any]:
         """The provenance of the original, with the content hash of the copy."""
@@ -86,8 +89,8 @@ def read_settings(path: Path, kind: type[T]) -> T:
             f"{path.parent} is a copy of PNG files, which this version does not read: prepare the data again into "
             f"another folder, or use folder:{path.parent}/images, which has no labels."
         )
-    expected = {entry.name for entry in fields(kind)}
-    if not isinstance(content, dict) or set(content) != expected or content["version"] != VERSION:
+    expected = {entry.name for entry in fields(kind)} - {"class_names"}
+    if not isinstance(content, dict) or set(content) - {"class_names"} != expected or content["version"] != VERSION:
         raise UsageError(f"{path} was not written by this version of ssd.data.prepare: prepare the copy again.")
     return kind(**content)
 

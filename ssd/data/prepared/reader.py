@@ -9,6 +9,7 @@ import numpy as np
 
 from ...commands.errors import UsageError
 from ..dataset import PixelDataset
+from ..labels import number_classes, number_labels
 from ..request import DataRequest
 from ..transforms import PRESETS
 from .manifest import MANIFEST, SETTINGS, Manifest, read_settings
@@ -32,8 +33,13 @@ class PreparedImages(PixelDataset):
         self.manifest = read_manifest(self.folder)
         check_request(request, self.manifest)
         self.store = PixelStore(self.folder, self.manifest.count, self.manifest.size)
-        labels = read_labels(self.folder, self.manifest)
-        super().__init__(request, self.manifest.count, self.manifest.split, labels, self.manifest.num_classes)
+        labels, classes = read_labels(self.folder, self.manifest), None
+        names = self.manifest.class_names
+        if labels is not None and names is not None:
+            classes = number_classes(range(len(names)), request.spec, names)
+        elif labels is not None:  # a copy of an earlier version, whose classes may have gaps
+            labels, classes = number_labels(labels, request.spec)
+        super().__init__(request, self.manifest.count, self.manifest.split, labels, classes)
         self.read(0)
 
     @property
