@@ -157,21 +157,27 @@ class Listing:
         ]
 
     def _below(self, folder: Path, prefix: str) -> Iterator[str]:
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            name = prefix + entry.name
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                identity = _identity(entry.stat())
-                if identity in self._read:
-                    self.repeated_links.append(name)
-                    continue
-                self._read.add(identity)
-                yield from self._below(folder / entry.name, f"{name}/")
-            elif entry.is_file():
-                yield name
-            elif entry.is_symlink():
-                self.dead_links.append(name)
+        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        entries.sort(key=lambda entry: entry.name)
+        kinds = [_kind(entry) for entry in entries]
+        # A folder belongs to the shortest name that leads there, so all in here are taken before the first is read.
+        taken = {entry.name for entry, kind in zip(entries, kinds) if kind == "folder" and self._take(entry, prefix)}
+        for entry, kind in zip(entries, kinds):
+            if entry.name in taken:
+                yield from self._below(folder / entry.name, f"{prefix}{entry.name}/")
+            elif kind == "file":
+                yield prefix + entry.name
+            elif kind == "dead link":
+                self.dead_links.append(prefix + entry.name)
+
+    def _take(self, folder: os.DirEntry[str], prefix: str) -> bool:
+        """Whether a folder is read under this name; no other name leads there from now on."""
+        identity = _identity(folder.stat())
+        if identity in self._read:
+            self.repeated_links.append(prefix + folder.name)
+            return False
+        self._read.add(identity)
+        return True
 
 
 @cache
@@ -212,6 +218,17 @@ def skipped_notes(names: Sequence[str]) -> list[str]:
     listed = ", ".join(f"{count} {extension}" for extension, count in counts)
     what = "1 file that is not a picture was" if len(names) == 1 else f"{len(names)} files that are not pictures were"
     return [f"{what} skipped: {listed}."]
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+    except OSError:  # a link that leads to itself, or to where we may not look
+        return "dead link"
+    return "dead link" if entry.is_symlink() else "special file"
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

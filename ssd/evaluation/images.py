@@ -14,6 +14,8 @@ from torch.utils.data import Dataset
 from ..commands.errors import UsageError
 from ..data import open_dataset
 from ..data.dataset import ImageDataset
+from ..data.files import Listing, is_picture_name, skipped_notes
+from ..data.readers.npz import read_archive
 from ..operators.sizes import Size
 from ..sampling.pictures import to_uint8
 
@@ -65,58 +67,80 @@ class ReferencePictures(Dataset):
         return ReferencePictures(self.dataset, change)
 
 
-def list_pictures(folder: str | Path) -> tuple[PictureFiles, Size, list[str]]:
-    """All images below a folder, which must have one size; hidden files are skipped.
+class PictureArray(Dataset):
+    """Images of one size in an array (N, H, W, 3), uint8; items are (H, W, 3) uint8 arrays."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.pixels[index]
+
+
+def list_pictures(path: str | Path) -> tuple[PictureFiles | PictureArray, Size, list[str]]:
+    """All images below a folder, or in a .npz or .npy file as `npz:` reads it; they must have one size.
+
+    Hidden files are skipped; others that are neither images nor called so are skipped with a warning.
 
     Returns
     -------
-    pictures : PictureFiles
-        Sorted by path.
+    pictures : PictureFiles or PictureArray
+        Files sorted by path.
     size : (height, width)
     warnings : list of str
-        On JPEG files and on mixed formats.
+        On JPEG files and on mixed formats, and on what was skipped.
 
     Raises
     ------
     UsageError
-        For a folder that is missing or empty, one image only, a file that is not an image, and mixed sizes.
+        For a folder that is missing or empty, one image only, a file that is called an image but is not one, and
+        mixed sizes.
     """
-    root = Path(folder)
+    root = Path(path)
+    if root.suffix in (".npz", ".npy"):
+        pixels, _ = read_archive(root)
+        _check_count(len(pixels), root)
+        return PictureArray(pixels), pixels.shape[1:3], []
     if not root.is_dir():
         raise UsageError(f"The image folder {root} does not exist: give --images a folder of PNG files.")
-    files = sorted(
-        path
-        for path in root.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
-    if not files:
-        raise UsageError(f"The image folder {root} is empty: put PNG files in it.")
-    if len(files) == 1:
-        raise UsageError(f"The image folder {root} holds one image, {files[0].name}: a covariance needs at least 2.")
-    size, first_format = _header(files[0])
-    formats = {first_format}
-    for file in files[1:]:
-        other, format_name = _header(file)
-        formats.add(format_name)
+    listing = Listing(root)
+    headers = {name: header for name in listing.names if (header := _header(root / name)) is not None}
+    skipped = skipped_notes([name for name in listing.names if name not in headers])
+    if not headers:
+        raise UsageError(" ".join([f"The image folder {root} is empty: put PNG files in it.", *skipped]))
+    _check_count(len(headers), root)
+    first, (size, _) = next(iter(headers.items()))
+    for name, (other, _) in headers.items():
         if other != size:
             raise UsageError(
-                f"The images have different sizes: {files[0].name} is {size[1]} x {size[0]} and {file.name} is "
+                f"The images have different sizes: {first} is {size[1]} x {size[0]} and {name} is "
                 f"{other[1]} x {other[0]}; measure one size at a time."
             )
-    warnings = []
+    formats = {format_name for _, format_name in headers.values()}
+    warnings = [f"{root}: {note}" for note in listing.notes + skipped]
     if "JPEG" in formats:
         warnings.append(f"{root} holds JPEG files: their artefacts move a FID by several points; write PNG.")
     if len(formats) > 1:
         warnings.append(f"{root} mixes formats ({', '.join(sorted(formats))}): write all images in the same way.")
-    return PictureFiles(files), size, warnings
+    return PictureFiles([root / name for name in headers]), size, warnings
 
 
-def _header(file: Path) -> tuple[Size, str]:
-    """Size and format of an image file; its pixels are not read."""
+def _check_count(count: int, root: Path) -> None:
+    if count == 1:
+        raise UsageError(f"{root} holds one image: a covariance needs at least 2.")
+
+
+def _header(file: Path) -> tuple[Size, str] | None:
+    """Size and format of an image file, None if it is neither one nor called so; its pixels are not read."""
     try:
         with Image.open(file) as image:
             return (image.height, image.width), str(image.format)
     except UnidentifiedImageError:
+        if not is_picture_name(file.name):
+            return None
         raise UsageError(f"{file} is not an image: remove it from the folder, or hide it as .{file.name}.") from None
     except OSError as error:
         raise UsageError(f"Cannot open {file} ({error.strerror or error}): make it readable or remove it.") from None

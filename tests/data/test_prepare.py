@@ -102,7 +102,7 @@ def test_a_copy_as_it_was_before_there_was_a_preview(archive, tmp_path) -> None:
     assert open_dataset(f"prepared:{out}", 16).provenance["hash"] == digest.hexdigest() == manifest.hash
     assert set(json.loads((out / "manifest.json").read_text())) == {
         *("spec", "preset", "filter", "split", "size", "count", "num_classes", "source_hash", "format"),
-        *("skip_bad_images", "version", "hash", "labels", "bad_images", "pillow"),
+        *("skip_bad_images", "version", "hash", "labels", "bad_images", "pillow", "class_names"),
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ...commands.errors import UsageError
-from ..labels import Classes, Label, number_labels
+from ..labels import Classes, Label, number_classes, number_labels
 from ..request import DataRequest
 
 

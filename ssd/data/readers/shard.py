@@ -148,7 +148,8 @@ def parse_label(extension: str, data: bytes, where: str) -> Label | None:
 
 def is_local(url: str) -> bool:
     """Whether a shard is a file of this machine."""
-    return urlparse(url).scheme in ("", "file")
+    scheme = urlparse(url).scheme
+    return scheme == "file" or (scheme != "pipe" and "://" not in url)
 
 
 def local_path(url: str) -> Path:
@@ -225,7 +226,10 @@ def _open_tar(url: str) -> Iterator[tarfile.TarFile]:
         return
     from webdataset.gopen import gopen, set_options
 
-    stream = gopen(url)
+    try:
+        stream = gopen(url)
+    except ValueError as error:
+        raise ReadError(f"{url} cannot be opened ({error}): use a path, or an address such as https://..") from None
     try:
         with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_StrictHeader) as tar:
             yield tar

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -176,11 +177,15 @@ def expand(pattern: str) -> list[str]:
     except ImportError:
         raise UsageError("wds:PATTERN needs the package webdataset: pip install webdataset.") from None
     too_many = UsageError(f"wds:{pattern} stands for more than {MAX_SHARDS:,} shards: correct the range.")
-    for first, last in re.findall(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.-?\d+)?\}", pattern):
-        if max(len(first), len(last)) > 18 or abs(int(last) - int(first)) >= MAX_SHARDS:
-            raise too_many
+    ends = re.findall(r"\{(-?\d+)\.\.(-?\d+)\}", pattern)
+    lengths = [
+        MAX_SHARDS + 1 if len(max(pair, key=len)) > 18 else abs(int(pair[1]) - int(pair[0])) + 1 for pair in ends
+    ]
+    if max(lengths, default=0) > MAX_SHARDS or ("," not in pattern and math.prod(lengths) > MAX_SHARDS):
+        raise too_many
     try:
-        urls = list(islice((url for part in pattern.split("::") for url in braceexpand(part)), MAX_SHARDS + 1))
+        every = (url for part in pattern.split("::") for url in braceexpand(part))
+        urls = [re.sub(r"(?i)^\s*pipe:", "pipe:", url) for url in islice(every, MAX_SHARDS + 1)]
     except ValueError as error:
         raise UsageError(f"wds:{pattern} cannot be expanded ({error}): close every brace.") from None
     if len(urls) > MAX_SHARDS:
