@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -74,6 +75,23 @@ def test_what_is_not_a_picture_is_counted(tmp_path) -> None:
     for opened in (lambda: open_dataset(f"folder:{tmp_path}", 8), lambda: list_pictures(tmp_path)):
         with pytest.raises(UsageError, match=r"c\.webp is not an image"):
             opened()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+def test_evaluation_reads_arrays(tmp_path, suffix: str) -> None:
+    """As guided-diffusion writes its samples: arr_0, or one array alone."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 12, 3), dtype=np.uint8)
+    file = tmp_path / f"samples{suffix}"
+    np.savez(file, images) if suffix == ".npz" else np.save(file, images)
+    pictures, size, warnings = list_pictures(file)
+    assert (len(pictures), size, warnings) == (3, (8, 12), [])
+    assert all(np.array_equal(found, expected) for found, expected in zip(pictures, images, strict=True))
+    np.savez(file, images[:1]) if suffix == ".npz" else np.save(file, images[:1])
+    with pytest.raises(UsageError, match="holds one image"):
+        list_pictures(file)
+    file.unlink()
+    with pytest.raises(UsageError, match="does not exist"):
+        list_pictures(file)
 
 
 @pytest.mark.parametrize("spec", ["/data/nowhere", "data/nowhere", "."])

@@ -64,12 +64,12 @@ class WebDatasetImages(ImageStream):
         self._said: set[str] = set()
         self._pictureless = Tally()
         self._numbers: dict[Label, int] = {}
+        surveyed = request.labels and request.num_classes is None
         if request.labels:
-            given = request.num_classes
-            classes = number_classes(self._survey() if given is None else range(given), request.spec)
+            classes = number_classes(self._survey() if surveyed else range(request.num_classes or 0), request.spec)
             self._numbers = classes.numbers
             self.set_classes(classes)
-        if next(self._read_shards(range(self.num_shards)), None) is None:
+        if not surveyed and next(self._read_shards(range(self.num_shards)), None) is None:
             raise self._without(Tally(), Tally())
 
     def content_hash(self) -> str:
