@@ -2,6 +2,7 @@
 
 - `open`: one way to name a data set; `request`: what was asked for.
 - `dataset`: what all data sets share, and those with a length; `stream`: those without.
+- `labels`: the classes, numbered without gaps, and their names.
 - `transforms`: the crop presets; `reading`: one picture, and the errors that name it; `files`: many picture files.
 - `readers`: a file per kind of data.
 - `prepare`: the command that makes a prepared copy; `prepared`: its parts.

@@ -90,18 +90,7 @@ def open_dataset(
     >>> open_dataset("digits", size=16)[0]["image"].shape
     torch.Size([3, 16, 16])
     """
-    kind, _, path = spec.partition(":")
-    form = next((form for form in DATA_SPECS if form.partition(":")[0] == kind), None)
-    if form is None or (":" in form) != bool(path):
-        meant = f"did you mean folder:{spec}? Or " if Path(spec).is_dir() or (":" not in spec and "/" in spec) else ""
-        raise UsageError(f"Unknown data set {spec!r}: {meant}use one of {', '.join(DATA_SPECS)}.")
-    if size < 1:
-        raise UsageError(f"The size of the images must be at least 1, got {size}.")
-    if num_classes is not None and num_classes < 1:
-        raise UsageError(f"The number of classes must be at least 1, got {num_classes}.")
-    if label_column is not None and not kind.startswith("hub"):
-        raise UsageError(f"--label_column is for hub:NAME and hub-stream:NAME, and {spec} has no columns.")
-    path = str(Path(path).expanduser()) if path.startswith("~") else path  # the shell expands it at a word's start only
+    form, path = find_form(spec)
     request = DataRequest(
         spec,
         path,
@@ -114,9 +103,31 @@ def open_dataset(
         label_column,
         allow_pipe,
     )
+    check_request(request)
     dataset = DATA_SPECS[form](request)
     check_classes(dataset, request)
     return dataset
+
+
+def find_form(spec: str) -> tuple[str, str]:
+    """The form of `DATA_SPECS` that a name has, and its path."""
+    kind, _, path = spec.partition(":")
+    form = next((form for form in DATA_SPECS if form.partition(":")[0] == kind), None)
+    if form is None or (":" in form) != bool(path):
+        meant = f"did you mean folder:{spec}? Or " if Path(spec).is_dir() or (":" not in spec and "/" in spec) else ""
+        raise UsageError(f"Unknown data set {spec!r}: {meant}use one of {', '.join(DATA_SPECS)}.")
+    # The shell expands ~ at the beginning of a word only.
+    return form, str(Path(path).expanduser()) if path.startswith("~") else path
+
+
+def check_request(request: DataRequest) -> None:
+    """Refuse what no data can be opened with."""
+    if request.size < 1:
+        raise UsageError(f"The size of the images must be at least 1, got {request.size}.")
+    if request.num_classes is not None and request.num_classes < 1:
+        raise UsageError(f"The number of classes must be at least 1, got {request.num_classes}.")
+    if request.label_column is not None and not request.spec.startswith("hub"):
+        raise UsageError(f"--label_column is for hub:NAME and hub-stream:NAME, and {request.spec} has no columns.")
 
 
 def check_classes(dataset: ImageDataset | ImageStream, request: DataRequest) -> None:

@@ -126,6 +126,9 @@ def test_wds_damaged_and_missing_shards(shards, tmp_path) -> None:
     with pytest.raises(UsageError, match=r"Cannot read the shard .*part-01\.tar"):
         list(open_dataset(shards, 8))
     assert len(list(open_dataset(shards, 8, skip_bad_images=True))) == TOTAL - PER_SHARD
+    labelled = open_dataset(shards, 8, skip_bad_images=True, labels=True)
+    assert [item["label"] for item in labelled] == [n % 3 for n in range(TOTAL) if n // PER_SHARD != 1]
+    assert labelled.bad_images == ["shard 1"]
     before = open_dataset(shards, 8).provenance["hash"]
     (tmp_path / "part-02.tar").write_bytes(b"")
     assert open_dataset(shards, 8).provenance["hash"] != before

@@ -131,12 +131,12 @@ class WebDatasetImages(ImageStream):
 
     def _samples(self, wanted: tuple[str, ...]) -> Iterator[tuple[TarSample, str]]:
         """The samples of all shards with their shard, without what is damaged; a bar when it takes long."""
-        for url in tqdm(self.urls, desc="reading labels", unit=" shards", delay=2):
+        for shard, url in enumerate(tqdm(self.urls, desc="reading labels", unit=" shards", delay=2)):
             try:
                 for sample in read_samples(url, wanted):
                     yield sample, url
             except UnreadableImage as error:
-                self._skip(url, error)
+                self._skip(f"shard {shard}", error)
 
     def _without(self, pictures: Tally, unlabelled: Tally) -> UsageError:
         """What to say when pictures are missing, or their labels."""
