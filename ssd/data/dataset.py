@@ -16,7 +16,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from ..commands.errors import printable
 from .conversions import PictureFlags, conversion_notes
+from .labels import Classes
 from .reading import ReadError, UnreadableImage, read_picture, without_advice
 from .request import DataRequest
 from .transforms import pixels_to_tensor
@@ -38,17 +40,35 @@ class ImageData(Dataset[Item], ABC):
         Proper name of the split.
     count : int, optional
         Number of images, where it is known.
-    num_classes : int, optional
+    classes : Classes, optional
+        Where the data have labels.
+
+    Attributes
+    ----------
+    num_classes : int or None
         Number of classes, where the data have labels.
+    class_names : list of str or None
+        Names of the classes 0..num_classes-1: the data's own names, or their own numbers as text.
+    opening_notes : list of str
+        What people should know: what was passed over, and which classes have no image.
     """
 
-    def __init__(self, request: DataRequest, split: str, count: int | None, num_classes: int | None = None) -> None:
+    def __init__(self, request: DataRequest, split: str, count: int | None, classes: Classes | None = None) -> None:
         self.request = request
         self.size = request.size
         self.split = split
         self.count = count
-        self.num_classes = num_classes
+        self.num_classes: int | None = None
+        self.class_names: list[str] | None = None
+        self.opening_notes: list[str] = []
         self._bad: dict[str, str] = {}
+        if classes is not None:
+            self.set_classes(classes)
+
+    def set_classes(self, classes: Classes) -> None:
+        """Say which classes there are."""
+        self.num_classes, self.class_names = len(classes.names), classes.names
+        self.opening_notes += classes.notes
 
     @abstractmethod
     def content_hash(self) -> str:
@@ -83,7 +103,7 @@ class ImageData(Dataset[Item], ABC):
         """Remember an unreadable image, and say so once."""
         if name not in self._bad:
             self._bad[name] = reason
-            logger.warning("skipping unreadable image %d: %s", len(self._bad), without_advice(reason))
+            logger.warning("skipping unreadable image %d: %s", len(self._bad), printable(without_advice(reason)))
 
 
 class ImageDataset(ImageData):
@@ -110,8 +130,8 @@ class PixelDataset(ImageDataset):
     split : str
         Proper name of the split.
     labels : np.ndarray, optional
-        (count,), integers.
-    num_classes : int, optional
+        (count,), integers, the numbers of the classes.
+    classes : Classes, optional
     """
 
     def __init__(
@@ -120,9 +140,9 @@ class PixelDataset(ImageDataset):
         count: int,
         split: str,
         labels: np.ndarray | None = None,
-        num_classes: int | None = None,
+        classes: Classes | None = None,
     ) -> None:
-        super().__init__(request, split, count, num_classes)
+        super().__init__(request, split, count, classes)
         self.labels = labels
         self._bad_indices: set[int] = set()
         self.conversions = PictureFlags(count)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .dataset import PixelDataset
+from .labels import Classes
 from .request import DataRequest
 
 T = TypeVar("T")
@@ -74,7 +76,7 @@ class ImageFiles(PixelDataset):
     request : DataRequest
     files : FileList
     split : str
-    labels, num_classes
+    labels, classes
         See `PixelDataset`.
     """
 
@@ -84,10 +86,10 @@ class ImageFiles(PixelDataset):
         files: FileList,
         split: str,
         labels: np.ndarray | None = None,
-        num_classes: int | None = None,
+        classes: Classes | None = None,
     ) -> None:
         self.files = files
-        super().__init__(request, len(files), split, labels, num_classes)
+        super().__init__(request, len(files), split, labels, classes)
 
     def pixels(self, index: int) -> np.ndarray:
         file = self.files[index]
@@ -118,15 +120,118 @@ def map_files(files: FileList, function: Callable[[Path], T], description: str) 
             pool.shutdown(cancel_futures=True)
 
 
-def names_below(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Relative names of all files below a folder that are not hidden, sorted; links to folders are not followed."""
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from names_below(folder / entry.name, f"{prefix}{entry.name}/")
-        elif entry.is_file():
-            yield prefix + entry.name
+class Listing:
+    """The files below a folder that are not hidden, and what was passed over on the way.
+
+    Links to folders are followed, but each folder is read once, whatever the number of links to it, so that loops end.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+
+    Attributes
+    ----------
+    names : list of str
+        Relative to `root`, sorted by their parts.
+    dead_links : list of str
+        Links that lead nowhere.
+    repeated_links : list of str
+        Links to folders that had been read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.dead_links: list[str] = []
+        self.repeated_links: list[str] = []
+        self._read = {_identity(root.stat())}
+        self.names = list(self._below(root, ""))
+
+    @property
+    def notes(self) -> list[str]:
+        """What people should know."""
+        told = {"lead nowhere": self.dead_links, "lead to folders that are read already": self.repeated_links}
+        return [
+            f"Links that {what} were passed over, {len(links)} in all; the first is {links[0]}."
+            for what, links in told.items()
+            if links
+        ]
+
+    def _below(self, folder: Path, prefix: str) -> Iterator[str]:
+        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        entries.sort(key=lambda entry: entry.name)
+        kinds = [_kind(entry) for entry in entries]
+        # A folder belongs to the shortest name that leads there, so all in here are taken before the first is read.
+        taken = {entry.name for entry, kind in zip(entries, kinds) if kind == "folder" and self._take(entry, prefix)}
+        for entry, kind in zip(entries, kinds):
+            if entry.name in taken:
+                yield from self._below(folder / entry.name, f"{prefix}{entry.name}/")
+            elif kind == "file":
+                yield prefix + entry.name
+            elif kind == "dead link":
+                self.dead_links.append(prefix + entry.name)
+
+    def _take(self, folder: os.DirEntry[str], prefix: str) -> bool:
+        """Whether a folder is read under this name; no other name leads there from now on."""
+        identity = _identity(folder.stat())
+        if identity in self._read:
+            self.repeated_links.append(prefix + folder.name)
+            return False
+        self._read.add(identity)
+        return True
+
+
+@cache
+def picture_extensions() -> frozenset[str]:
+    """The extensions that Pillow reads, in lower case, with their dot."""
+    extensions = Image.registered_extensions()
+    unread = {"BUFR", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"}  # written only, or read by a plugin of the user's
+    return frozenset(extension for extension, format_name in extensions.items() if format_name not in unread)
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether the last part of a file name is an extension that Pillow reads.
+
+    Examples
+    --------
+    >>> is_picture_name("img.v1.JPEG"), is_picture_name("notes.txt"), is_picture_name("png")
+    (True, False, False)
+    """
+    return extension_of(name) in picture_extensions()
+
+
+def extension_of(name: str) -> str:
+    """The last part of a file name in lower case, with its dot; empty where there is none."""
+    return os.path.splitext(name)[1].lower()
+
+
+def skipped_notes(names: Sequence[str]) -> list[str]:
+    """A note that counts the files that were skipped, by extension.
+
+    Examples
+    --------
+    >>> skipped_notes(["a.txt", "b.json", "c.TXT", "README"])
+    ['4 files that are not pictures were skipped: 2 .txt, 1 .json, 1 without extension.']
+    """
+    if not names:
+        return []
+    counts = Counter(extension_of(name) or "without extension" for name in names).most_common()
+    listed = ", ".join(f"{count} {extension}" for extension, count in counts)
+    what = "1 file that is not a picture was" if len(names) == 1 else f"{len(names)} files that are not pictures were"
+    return [f"{what} skipped: {listed}."]
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+    except OSError:  # a link that leads to itself, or to where we may not look
+        return "dead link"
+    return "dead link" if entry.is_symlink() else "special file"
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _file_size(file: Path) -> int:

@@ -41,6 +41,11 @@ def open_dataset(
     split: str = "train",
     skip_bad_images: bool = False,
     background: str = "white",
+    *,
+    labels: bool = False,
+    num_classes: int | None = None,
+    label_column: str | None = None,
+    allow_pipe: bool = False,
 ) -> ImageDataset | ImageStream:
     """Open a data set by its name.
 
@@ -60,13 +65,24 @@ def open_dataset(
         of raising.
     background : str
         The colour over which transparent pictures are composited: a name or a code such as "#ffffff".
+    labels : bool
+        Whether labels are wanted. Then data without them are refused, and so are data in which some images lack one.
+        Streams give labels only when they are wanted.
+    num_classes : int, optional
+        The number of classes that there should be. Data with more are refused, classes without images are noted.
+        Streams that do not state it themselves are read once for their labels without it.
+    label_column : str, optional
+        The column of the labels, for `hub` and `hub-stream`.
+    allow_pipe : bool
+        Let `wds:pipe:COMMAND` run its command in a shell.
 
     Returns
     -------
     ImageDataset or ImageStream
         Items are dicts of `image`, (3, size, size) float32 in [-1, 1], and `label` (int) where the data have labels.
         `hub-stream` and `wds` are streams, the others have a length. All are `ssd.data.dataset.ImageData`, with
-        `provenance`, `num_classes` (None without labels), `bad_images` and `conversion_notes`.
+        `provenance`, `num_classes` and `class_names` (None without labels), `opening_notes`, `bad_images` and
+        `conversion_notes`.
 
     Raises
     ------
@@ -79,14 +95,53 @@ def open_dataset(
     >>> open_dataset("digits", size=16)[0]["image"].shape
     torch.Size([3, 16, 16])
     """
+    form, path = find_form(spec)
+    request = DataRequest(
+        spec,
+        path,
+        size,
+        find_preset(preset, size),
+        split,
+        skip_bad_images,
+        background=background_name(background),
+        labels=labels,
+        num_classes=num_classes,
+        label_column=label_column,
+        allow_pipe=allow_pipe,
+    )
+    check_request(request)
+    dataset = DATA_SPECS[form](request)
+    check_classes(dataset, request)
+    return dataset
+
+
+def find_form(spec: str) -> tuple[str, str]:
+    """The form of `DATA_SPECS` that a name has, and its path."""
     kind, _, path = spec.partition(":")
     form = next((form for form in DATA_SPECS if form.partition(":")[0] == kind), None)
     if form is None or (":" in form) != bool(path):
-        meant = f"did you mean folder:{spec}? Or " if Path(spec).is_dir() else ""
+        meant = f"did you mean folder:{spec}? Or " if Path(spec).is_dir() or (":" not in spec and "/" in spec) else ""
         raise UsageError(f"Unknown data set {spec!r}: {meant}use one of {', '.join(DATA_SPECS)}.")
-    if size < 1:
-        raise UsageError(f"The size of the images must be at least 1, got {size}.")
-    path = str(Path(path).expanduser()) if path.startswith("~") else path  # the shell expands it at a word's start only
-    colour = background_name(background)
-    request = DataRequest(spec, path, size, find_preset(preset, size), split, skip_bad_images, colour)
-    return DATA_SPECS[form](request)
+    # The shell expands ~ at the beginning of a word only.
+    return form, str(Path(path).expanduser()) if path.startswith("~") else path
+
+
+def check_request(request: DataRequest) -> None:
+    """Refuse what no data can be opened with."""
+    if request.size < 1:
+        raise UsageError(f"The size of the images must be at least 1, got {request.size}.")
+    if request.num_classes is not None and request.num_classes < 1:
+        raise UsageError(f"The number of classes must be at least 1, got {request.num_classes}.")
+    if request.label_column is not None and not request.spec.startswith("hub"):
+        raise UsageError(f"--label_column is for hub:NAME and hub-stream:NAME, and {request.spec} has no columns.")
+
+
+def check_classes(dataset: ImageDataset | ImageStream, request: DataRequest) -> None:
+    """Raise a `UsageError` unless the data have the labels that are wanted, of at most as many classes."""
+    if request.labels and dataset.num_classes is None:
+        raise UsageError(f"--class_conditional needs data with labels, but {request.spec} has none.")
+    if request.num_classes is not None and (dataset.num_classes or 0) > request.num_classes:
+        raise UsageError(
+            f"{request.spec} has {dataset.num_classes} classes, more than --num_classes {request.num_classes}: "
+            "give their number, or leave it out."
+        )

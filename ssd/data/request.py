@@ -26,6 +26,14 @@ class DataRequest:
     skip_bad_images : bool
     background : str
         The colour behind transparent pictures, as `decoding.background_name` writes it.
+    labels : bool
+        Whether labels are wanted; then every image must have one.
+    num_classes : int, optional
+        The number of classes that there should be.
+    label_column : str, optional
+        The column of the labels in a data set of the Hub.
+    allow_pipe : bool
+        Whether `wds:pipe:..` may run its shell command.
     """
 
     spec: str
@@ -35,6 +43,10 @@ class DataRequest:
     split: str = "train"
     skip_bad_images: bool = False
     background: str = "white"
+    labels: bool = False
+    num_classes: int | None = None
+    label_column: str | None = None
+    allow_pipe: bool = False
 
     def provenance(self, split: str, count: int | None, content_hash: str, num_classes: int | None) -> dict[str, Any]:
         """What a statistics file writes down about the images it was made of."""

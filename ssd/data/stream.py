@@ -14,6 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ..seeding import numpy_generator
 from .conversions import StreamTally
 from .dataset import ImageData, Item
+from .labels import Classes
 from .reading import ReadError, UnreadableImage, read_picture
 from .request import DataRequest
 from .transforms import pixels_to_tensor
@@ -56,7 +57,7 @@ class ImageStream(ImageData, IterableDataset[Item]):
     num_shards : int
     count : int, optional
         Number of images, where it is known.
-    num_classes : int, optional
+    classes : Classes, optional
     """
 
     SHUFFLE_BUFFER = 1000
@@ -68,9 +69,9 @@ class ImageStream(ImageData, IterableDataset[Item]):
         split: str,
         num_shards: int,
         count: int | None = None,
-        num_classes: int | None = None,
+        classes: Classes | None = None,
     ) -> None:
-        super().__init__(request, split, count, num_classes)
+        super().__init__(request, split, count, classes)
         self.num_shards = num_shards
         self._rank, self._world_size = 0, 1
         self._first_sample, self._seed = 0, 0

@@ -127,7 +127,7 @@ class EvalConfig(FeatureSettings, SamplingSettings):
     model : str, optional
         The folder of a pipeline, such as a training run's --out.
     images : str, optional
-        Instead of a model: a folder of generated images.
+        Instead of a model: a folder of generated images, or an .npz or .npy file of them.
     metrics : str
         The metrics, with commas between: fid, kid, swd (sliced Wasserstein distance per scale), pr (precision and
         recall), levels (the distance at every level of the model).

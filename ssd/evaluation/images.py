@@ -15,6 +15,8 @@ from ..commands.errors import UsageError
 from ..data import open_dataset
 from ..data.dataset import ImageDataset
 from ..data.decoding import PILLOW_ERRORS, decode, is_deep, orientation_of, upright_size
+from ..data.files import Listing, is_picture_name, skipped_notes
+from ..data.readers.npz import read_archive
 from ..operators.sizes import Size
 from ..sampling.pictures import to_uint8
 
@@ -64,46 +66,73 @@ class ReferencePictures(Dataset):
         return ReferencePictures(self.dataset, change)
 
 
-def list_pictures(folder: str | Path) -> tuple[PictureFiles, Size, list[str]]:
-    """All images below a folder, which must have one size; hidden files are skipped.
+class PictureArray(Dataset):
+    """Images of one size in an array (N, H, W, 3), uint8; items are (H, W, 3) uint8 arrays."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.pixels[index]
+
+
+def list_pictures(path: str | Path) -> tuple[PictureFiles | PictureArray, Size, list[str]]:
+    """All images below a folder, or in a .npz or .npy file as `npz:` reads it; they must have one size.
+
+    Hidden files are skipped; others that are neither images nor called so are skipped with a warning.
 
     Returns
     -------
-    pictures : PictureFiles
-        Sorted by path.
+    pictures : PictureFiles or PictureArray
+        Files sorted by path.
     size : (height, width)
     warnings : list of str
-        On JPEG files, on mixed formats, and on files that are not plain RGB: with transparency, EXIF orientation or
-        more than 8 bits.
+        On JPEG files, on mixed formats, on files that are not plain RGB (transparency, EXIF orientation, more than 8
+        bits), and on what was skipped.
 
     Raises
     ------
     UsageError
-        For a folder that is missing or empty, one image only, a file that is not an image, and mixed sizes.
+        For a folder that is missing or empty, one image only, a file that is called an image but is not one, and
+        mixed sizes.
     """
-    root = Path(folder)
+    root = Path(path)
+    if root.suffix in (".npz", ".npy"):
+        pixels, _ = read_archive(root)
+        _check_count(len(pixels), root)
+        return PictureArray(pixels), pixels.shape[1:3], []
     if not root.is_dir():
         raise UsageError(f"The image folder {root} does not exist: give --images a folder of PNG files.")
-    files = sorted(
-        path
-        for path in root.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
-    if not files:
-        raise UsageError(f"The image folder {root} is empty: put PNG files in it.")
-    if len(files) == 1:
-        raise UsageError(f"The image folder {root} holds one image, {files[0].name}: a covariance needs at least 2.")
-    headers = [_header(files[0])]
-    size = headers[0].size
-    for file in files[1:]:
-        headers.append(_header(file))
-        other = headers[-1].size
+    listing = Listing(root)
+    headers = {name: header for name in listing.names if (header := _header(root / name)) is not None}
+    skipped = skipped_notes([name for name in listing.names if name not in headers])
+    if not headers:
+        raise UsageError(" ".join([f"The image folder {root} is empty: put PNG files in it.", *skipped]))
+    _check_count(len(headers), root)
+    first, size = next((name, header.size) for name, header in headers.items())
+    for name, header in headers.items():
+        other = header.size
         if other != size:
             raise UsageError(
-                f"The images have different sizes: {files[0].name} is {size[1]} x {size[0]} and {file.name} is "
+                f"The images have different sizes: {first} is {size[1]} x {size[0]} and {name} is "
                 f"{other[1]} x {other[0]}; measure one size at a time."
             )
-    return PictureFiles(files), size, _warnings(root, headers)
+    return (
+        PictureFiles([root / name for name in headers]),
+        size,
+        [
+            *(f"{root}: {note}" for note in listing.notes + skipped),
+            *_warnings(root, list(headers.values())),
+        ],
+    )
+
+
+def _check_count(count: int, root: Path) -> None:
+    if count == 1:
+        raise UsageError(f"{root} holds one image: a covariance needs at least 2.")
 
 
 class Header(NamedTuple):
@@ -116,13 +145,16 @@ class Header(NamedTuple):
     is_deep: bool
 
 
-def _header(file: Path) -> Header:
+def _header(file: Path) -> Header | None:
+    """What an image file says of itself, None if it is neither an image nor called so."""
     try:
         with Image.open(file) as image:
             width, height = upright_size(image)
             turned = orientation_of(image) != 1
             return Header((height, width), str(image.format), image.has_transparency_data, turned, is_deep(image))
     except UnidentifiedImageError:
+        if not is_picture_name(file.name):
+            return None
         raise UsageError(f"{file} is not an image: remove it from the folder, or hide it as .{file.name}.") from None
     except PILLOW_ERRORS as error:
         reason = getattr(error, "strerror", None) or error

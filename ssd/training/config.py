@@ -128,6 +128,10 @@ class TrainConfig:
         Flip half of the images left to right.
     class_conditional : bool
         Give the network the labels of the data.
+    num_classes : int, optional
+        The number of classes in the data. Default: as many as occur, which for a stream takes a pass over its labels.
+    label_column : str, optional
+        The column of the labels, for hub:NAME with several.
     label_dropout : float
         How often a label is replaced by "no class", for classifier-free guidance.
     init_from : str, optional
@@ -169,6 +173,8 @@ class TrainConfig:
         The colour, by name or as #RRGGBB, over which transparent pictures are laid.
     skip_bad_images : bool
         Replace images that cannot be read, and list them, instead of stopping.
+    allow_pipe : bool
+        Let wds:pipe:COMMAND run its command in a shell.
     accept_new_data : bool
         Resume although the data changed since the checkpoint.
     resume : bool
@@ -210,6 +216,8 @@ class TrainConfig:
     ema_on_cpu: bool = False
     random_flip: bool = True
     class_conditional: bool = False
+    num_classes: int | None = at_least(1, None)
+    label_column: str | None = None
     label_dropout: float = fraction(0.1)
     init_from: str | None = None
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
@@ -230,6 +238,7 @@ class TrainConfig:
     crop_preset: Literal["adm", "ddim128", "sde140"] = "adm"
     background: str = "white"
     skip_bad_images: bool = False
+    allow_pipe: bool = False
     accept_new_data: bool = False
     resume: bool = False
     overwrite: bool = False

@@ -54,6 +54,7 @@ _MAY_CHANGE = frozenset(
         "max_bad_steps",
         "report_to",
         "skip_bad_images",
+        "allow_pipe",
         "accept_new_data",
         "resume",
         "overwrite",

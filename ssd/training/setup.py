@@ -91,7 +91,8 @@ def _set_up(config: TrainConfig, num_processes: int) -> Setup:
     dataset = open_training_data(config)
     if start.checkpoint is not None:
         check_same_data(config, start.checkpoint, dataset.provenance)
-    unet = build_unet(config, number_of_classes(config, dataset))
+    notes += dataset.opening_notes
+    unet = build_unet(config, dataset.num_classes if config.class_conditional else None)
     scheduler = build_scheduler(config)
     notes += unused_settings(config, unet)
     if config.init_from and start.checkpoint is None:
@@ -139,6 +140,10 @@ def open_training_data(config: TrainConfig) -> ImageDataset | ImageStream:
         config.crop_preset,
         skip_bad_images=config.skip_bad_images,
         background=config.background,
+        labels=config.class_conditional,
+        num_classes=config.num_classes,
+        label_column=config.label_column,
+        allow_pipe=config.allow_pipe,
     )
     if isinstance(dataset, ImageStream) and config.level_batch_scale != 1:
         raise UsageError(
@@ -146,16 +151,6 @@ def open_training_data(config: TrainConfig) -> ImageDataset | ImageStream:
             "stream: use 1, or prepare a copy with python -m ssd.data.prepare."
         )
     return dataset
-
-
-def number_of_classes(config: TrainConfig, dataset: ImageDataset | ImageStream) -> int | None:
-    """The number of classes in the data, if the run is class-conditional."""
-    if not config.class_conditional:
-        return None
-    classes = dataset.num_classes
-    if not classes:
-        raise UsageError(f"--class_conditional needs data with labels, but {config.data} has none.")
-    return classes
 
 
 def unused_settings(config: TrainConfig, unet: FlexiUNet2DModel) -> list[str]:

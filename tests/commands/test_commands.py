@@ -184,8 +184,8 @@ def test_bad_data_folders(tmp_path, image_folder, run_command) -> None:
     (tmp_path / "empty").mkdir()
     flags = [*TINY, "--max_steps", "2", "--out", tmp_path / "x", "--data"]
     run_command(TRAIN, *flags, f"folder:{tmp_path / 'empty'}").assert_one_line_error("is empty")
-    (image_folder / "notes.txt").write_text("hello")
-    run_command(TRAIN, *flags, f"folder:{image_folder}").assert_one_line_error("notes.txt is not an image")
+    (image_folder / "notes.png").write_text("hello")
+    run_command(TRAIN, *flags, f"folder:{image_folder}").assert_one_line_error("notes.png is not an image")
     assert not (tmp_path / "x").exists()
 
 

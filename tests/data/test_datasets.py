@@ -65,10 +65,9 @@ def test_missing_and_empty_folders(tmp_path) -> None:
         open_dataset(f"folder:{tmp_path}", 16)
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "fake.png"])
-def test_a_file_that_is_not_an_image_is_named(image_folder, name: str) -> None:
-    (image_folder / "more" / name).write_text("hello")
-    with pytest.raises(UsageError, match=rf"{name} is not an image"):
+def test_a_file_that_is_called_an_image_but_is_not_is_named(image_folder) -> None:
+    (image_folder / "more" / "fake.png").write_text("hello")
+    with pytest.raises(UsageError, match=r"fake\.png is not an image"):
         open_dataset(f"folder:{image_folder}", 16)
 
 
@@ -86,7 +85,10 @@ def test_a_truncated_image_is_named_when_it_is_read(image_folder) -> None:
         ({"images": np.zeros((2, 8, 8, 3), dtype=np.float32)}, "must be uint8"),
         ({"images": np.zeros((2, 3, 8, 8), dtype=np.uint8)}, r"\(N, H, W, 3\)"),
         ({"images": np.zeros((0, 8, 8, 3), dtype=np.uint8)}, "N >= 1"),
-        ({"pictures": np.zeros((2, 8, 8, 3), dtype=np.uint8)}, r"no array 'images', only \['pictures'\]"),
+        (
+            {"pictures": np.zeros((2, 8, 8, 3), dtype=np.uint8)},
+            r"no array 'images' \(or 'arr_0'\), only \['pictures'\]",
+        ),
         ({"images": np.array([object()])}, "cannot be read as plain arrays"),
     ],
 )

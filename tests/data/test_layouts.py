@@ -55,9 +55,10 @@ def test_celeba_splits(tmp_path) -> None:
         open_dataset(f"celeba:{tmp_path}", 16, split="everything")
 
 
-@pytest.mark.parametrize("layout", ["itself", "list inside", "official", "kaggle", "png"])
+@pytest.mark.parametrize("layout", ["itself", "list inside", "official", "kaggle", "png", "torchvision"])
 def test_celeba_is_found_in_its_usual_places(tmp_path, layout: str) -> None:
-    folder = {"official": "Img/img_align_celeba", "kaggle": "img_align_celeba/img_align_celeba"}.get(layout)
+    folders = {"official": "Img/img_align_celeba", "kaggle": "img_align_celeba/img_align_celeba"}
+    folder = {**folders, "torchvision": "celeba/img_align_celeba"}.get(layout)
     make_celeba(tmp_path, folder or "img_align_celeba", suffix=".png" if layout == "png" else ".jpg")
     listing, root = tmp_path / "list_eval_partition.txt", tmp_path
     if layout == "itself":
@@ -68,12 +69,57 @@ def test_celeba_is_found_in_its_usual_places(tmp_path, layout: str) -> None:
     elif layout == "official":
         (tmp_path / "Eval").mkdir()
         listing.rename(tmp_path / "Eval" / listing.name)
+    elif layout == "torchvision":
+        listing.rename(tmp_path / "celeba" / listing.name)
     elif layout == "kaggle":
         lines = ["image_id,partition", *(line.replace(" ", ",") for line in listing.read_text().splitlines())]
         listing.with_suffix(".csv").write_text("\n".join(lines))
         listing.unlink()
     dataset = open_dataset(f"celeba:{root}", 16, split="valid")
     assert names(dataset) == ["000008.png" if layout == "png" else "000008.jpg"]
+
+
+LISTS = {
+    "byte order mark": ("\ufeff{name} {part}\n", "", "\n"),
+    "carriage returns": ("{name} {part}", "", "\r\n"),
+    "commas": ("{name},{part}", "image_id,partition\n", "\n"),
+    "quotes": ('"{name}", "{part}"', '"image_id","partition"\n', "\n"),
+    "index": ("{index},{name},{part}", ",image_id,partition\n", "\n"),
+    "count": ("{name}  {part}", "10\nimage_id partition\n", "\n"),
+    "tabs": ("{name}\t{part}\t", "", "\n\n"),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_lists_as_programs_write_them(tmp_path, case: str) -> None:
+    make_celeba(tmp_path)
+    row, head, end = LISTS[case]
+    parts = [0] * 7 + [1] + [2] * 2
+    lines = [row.format(index=i, name=f"{i + 1:06d}.jpg", part=part) for i, part in enumerate(parts)]
+    if case == "byte order mark":
+        lines = [line if i == 0 else line.lstrip("\ufeff") for i, line in enumerate(lines)]
+    (tmp_path / "list_eval_partition.txt").write_bytes((head + end.join(lines)).encode())
+    for split, expected in (("train", 7), ("valid", 1), ("test", 2)):
+        assert len(open_dataset(f"celeba:{tmp_path}", 16, split=split)) == expected
+
+
+@pytest.mark.parametrize("line", ["../../000001.jpg 0", "000001.jpg 0 0", "000001.jpg", "x,000001.jpg,0", "\xff\xfe"])
+def test_other_lines_are_named(tmp_path, line: str) -> None:
+    make_celeba(tmp_path)
+    (tmp_path / "list_eval_partition.txt").write_bytes(b"000001.jpg 0\n" + line.encode("latin-1") + b"\n")
+    with pytest.raises(UsageError, match="Line 2 of"):
+        open_dataset(f"celeba:{tmp_path}", 16)
+
+
+def test_pictures_that_no_list_names_are_counted(tmp_path) -> None:
+    make_celeba(tmp_path)
+    assert open_dataset(f"celeba:{tmp_path}", 16).opening_notes == []
+    for name in ("000011.jpg", "000012.jpg"):
+        picture(0).save(tmp_path / "img_align_celeba" / name)
+    notes = open_dataset(f"celeba:{tmp_path}", 16).opening_notes
+    assert len(notes) == 1
+    assert "2 pictures are not in" in notes[0]
+    assert notes[0].endswith("the first is 000011.jpg.")
 
 
 def one_line(error: pytest.ExceptionInfo) -> str:
@@ -151,6 +197,41 @@ def test_wrong_imagenet_layouts_show_the_tree(tmp_path, problem: str) -> None:
     with pytest.raises(UsageError) as error:
         open_dataset(f"imagenet:{tmp_path}", 16)
     assert f"expected {tmp_path}/train/n01440764/n01440764_10026.JPEG" in one_line(error)
+
+
+def test_imagenet_reads_every_format_and_counts_the_rest(tmp_path) -> None:
+    make_imagenet(tmp_path)
+    folder = tmp_path / "train" / WNIDS[0]
+    for name in ("a.webp", "b.bmp", "c.TIFF"):
+        picture(0, 20, 20).save(folder / name)
+    (folder / "boxes.txt").write_text("x")
+    dataset = open_dataset(f"imagenet:{tmp_path}", 16)
+    assert [item["label"] for item in dataset] == [0] * 6 + [1] * 3 + [2] * 3
+    assert dataset.class_names == WNIDS
+    assert dataset.opening_notes == [f"imagenet:{tmp_path}: 1 file that is not a picture was skipped: 1 .txt."]
+
+
+def test_deeper_pictures_are_read_and_told(tmp_path) -> None:
+    """As in Tiny ImageNet: train/n01443537/images/n01443537_0.JPEG."""
+    make_imagenet(tmp_path)
+    folder = tmp_path / "train" / WNIDS[1]
+    (folder / "images").mkdir()
+    (folder / f"{WNIDS[1]}_0.JPEG").rename(folder / "images" / "x.JPEG")
+    dataset = open_dataset(f"imagenet:{tmp_path}", 16)
+    assert len(dataset) == 9
+    assert (dataset.image_name(3), dataset[3]["label"]) == (f"{WNIDS[1]}/images/x.JPEG", 1)
+    assert "1 of the 9 pictures lie deeper" in dataset.opening_notes[0]
+    assert f"the first is {WNIDS[1]}/images/x.JPEG" in dataset.opening_notes[0]
+
+
+def test_imagenet_of_links(tmp_path) -> None:
+    make_imagenet(tmp_path / "real")
+    (tmp_path / "train").mkdir()
+    for wnid in WNIDS:
+        (tmp_path / "train" / wnid).symlink_to(tmp_path / "real" / "train" / wnid)
+    (tmp_path / "real" / "train" / WNIDS[0] / "up").symlink_to("..")
+    dataset = open_dataset(f"imagenet:{tmp_path}", 16)
+    assert [item["label"] for item in dataset] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
 def test_kaggle_imagenet(tmp_path) -> None:

@@ -103,6 +103,7 @@ def test_a_copy_as_it_was_before_there_was_a_preview(archive, tmp_path) -> None:
     assert set(json.loads((out / "manifest.json").read_text())) == {
         *("spec", "preset", "filter", "split", "size", "count", "num_classes", "source_hash", "format"),
         *("skip_bad_images", "version", "hash", "labels", "bad_images", "pillow", "background", "conversions"),
+        "class_names",
     }
 
 

@@ -11,7 +11,7 @@ import torch
 
 from ssd.commands.errors import UsageError
 from ssd.data import open_dataset
-from ssd.data.files import FileList, map_files, names_below
+from ssd.data.files import FileList, Listing, map_files
 from ssd.data.transforms import pixels_to_tensor
 
 from ..conftest import ROOT
@@ -103,18 +103,6 @@ def test_data_without_splits_say_so(image_folder) -> None:
             open_dataset(spec, 16, split="test")
 
 
-def test_labels_of_an_archive(tmp_path) -> None:
-    images = np.zeros((3, 8, 8, 3), dtype=np.uint8)
-    np.savez(tmp_path / "x.npz", images=images, labels=np.array([2, 0, 4]))
-    dataset = open_dataset(f"npz:{tmp_path / 'x.npz'}", 8)
-    assert [item["label"] for item in dataset] == [2, 0, 4]
-    assert dataset.num_classes == 5
-    for labels in (np.array([1, 2]), np.array([0.5, 1, 2]), np.array([-1, 0, 1])):
-        np.savez(tmp_path / "y.npz", images=images, labels=labels)
-        with pytest.raises(UsageError, match="must be integers >= 0"):
-            open_dataset(f"npz:{tmp_path / 'y.npz'}", 8)
-
-
 def test_the_loader_benchmark_runs(run_command, monkeypatch) -> None:
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
@@ -126,7 +114,7 @@ def test_the_loader_benchmark_runs(run_command, monkeypatch) -> None:
 
 
 def test_file_lists_keep_names_and_order(image_folder) -> None:
-    names = list(names_below(image_folder))
+    names = Listing(image_folder).names
     files = pickle.loads(pickle.dumps(FileList(image_folder, names)))
     assert [files.name(index) for index in range(-6, 6)] == 2 * names
     assert list(files) == [image_folder / name for name in names] == sorted(files)

@@ -1,9 +1,7 @@
 """Hugging Face data sets and WebDataset shards, made locally; division over processes and workers."""
 
 import io
-import json
 import sys
-import tarfile
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -17,27 +15,10 @@ from torch.utils.data import DataLoader
 from ssd.commands.errors import UsageError
 from ssd.data import open_dataset
 
+from .made_data import numbers, png, write_tar
+
 SHARDS, PER_SHARD = 4, 5
 TOTAL = SHARDS * PER_SHARD
-
-
-def png(number: int, size: int = 8) -> bytes:
-    """A picture of one colour that tells its number."""
-    file = io.BytesIO()
-    Image.new("RGB", (size, size), (number, number, number)).save(file, "PNG")
-    return file.getvalue()
-
-
-def numbers(items) -> list[int]:
-    return [round((float(item["image"][0, 0, 0]) + 1) * 127.5) for item in items]
-
-
-def write_tar(path: Path, files: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
 
 
 @pytest.fixture
@@ -72,8 +53,8 @@ def hub_folder(tmp_path, monkeypatch) -> Path:
 def stream(request) -> object:
     """The same 20 images in 4 shards as a stream of either kind."""
     if request.param == "wds":
-        return open_dataset(request.getfixturevalue("shards"), 8)
-    return open_dataset(f"hub-stream:{request.getfixturevalue('hub_folder')}", 8)
+        return open_dataset(request.getfixturevalue("shards"), 8, labels=True)
+    return open_dataset(f"hub-stream:{request.getfixturevalue('hub_folder')}", 8, labels=True)
 
 
 def test_a_stream_is_one_pass_in_order(stream) -> None:
@@ -127,18 +108,17 @@ def test_more_parts_than_images_is_an_error(stream) -> None:
         next(iter(stream))
 
 
-def test_wds_labels_in_json_and_bad_images(tmp_path, caplog) -> None:
+def test_wds_bad_images(tmp_path, caplog) -> None:
     pytest.importorskip("webdataset")
-    files = {"a.png": png(1), "a.json": json.dumps({"label": 5}).encode(), "b.png": png(2)[:40], "b.json": b"{}"}
-    write_tar(tmp_path / "x.tar", {**files, "c.png": png(3), "c.json": b'{"label": 6}', "d.txt": b"no picture"})
+    write_tar(tmp_path / "x.tar", {"a.png": png(1), "b.png": png(2)[:40], "c.png": png(3)})
     stream = open_dataset(f"wds:{tmp_path}/x.tar", 8)
-    with pytest.raises(UsageError, match=rf"^b in {tmp_path}/x\.tar is not an image"):
+    with pytest.raises(UsageError, match=rf"^b\.png in {tmp_path}/x\.tar is not an image"):
         list(stream)
     stream = open_dataset(f"wds:{tmp_path}/x.tar", 8, skip_bad_images=True)
     for _ in range(2):
-        assert [item["label"] for item in stream] == [5, 6]
-    assert stream.bad_images == [f"b in {tmp_path}/x.tar"]
-    assert sum("b in" in record.message for record in caplog.records) == 1
+        assert numbers(stream) == [1, 3]
+    assert stream.bad_images == [f"b.png in {tmp_path}/x.tar"]
+    assert sum("b.png in" in record.message for record in caplog.records) == 1
 
 
 def test_wds_damaged_and_missing_shards(shards, tmp_path) -> None:
@@ -146,6 +126,9 @@ def test_wds_damaged_and_missing_shards(shards, tmp_path) -> None:
     with pytest.raises(UsageError, match=r"Cannot read the shard .*part-01\.tar"):
         list(open_dataset(shards, 8))
     assert len(list(open_dataset(shards, 8, skip_bad_images=True))) == TOTAL - PER_SHARD
+    labelled = open_dataset(shards, 8, skip_bad_images=True, labels=True)
+    assert [item["label"] for item in labelled] == [n % 3 for n in range(TOTAL) if n // PER_SHARD != 1]
+    assert labelled.bad_images == ["shard 1"]
     before = open_dataset(shards, 8).provenance["hash"]
     (tmp_path / "part-02.tar").write_bytes(b"")
     assert open_dataset(shards, 8).provenance["hash"] != before
@@ -183,6 +166,93 @@ def test_hub_columns(tmp_path, monkeypatch) -> None:
         dataset[1]
     assert numbers(open_dataset(f"hub:{tmp_path / 'more'}", 8, skip_bad_images=True)) == [1, 3, 3]
     assert numbers(open_dataset(f"hub-stream:{tmp_path / 'more'}", 8, skip_bad_images=True)) == [1, 3]
+
+
+@pytest.fixture
+def rows(tmp_path, monkeypatch):
+    """A data set in one parquet file: four pictures and these columns."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+
+    def write(**columns):
+        """Each is (type, values)."""
+        folder = tmp_path / "_".join(["rows", *columns])
+        features = {"image": datasets.Image(), **{name: kind for name, (kind, _) in columns.items()}}
+        values = {name: content for name, (_, content) in columns.items()}
+        values.setdefault("image", [{"bytes": png(n), "path": None} for n in range(4)])
+        made = datasets.Dataset.from_dict(values, features=datasets.Features(features))
+        made.to_parquet(folder / "train.parquet")
+        return folder
+
+    return write
+
+
+@pytest.mark.parametrize("kind", ["hub", "hub-stream"])
+def test_integer_and_string_columns_may_hold_labels(rows, kind: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    number, text = datasets.Value("int32"), datasets.Value("string")
+    folder = rows(label=(number, [7, 3, 7, 9]), kind=(text, ["dog", "cat", "cat", "dog"]))
+    dataset = open_dataset(f"{kind}:{folder}", 8, labels=True)
+    assert [item["label"] for item in dataset] == [1, 0, 1, 2]
+    assert dataset.class_names == ["3", "7", "9"]
+    dataset = open_dataset(f"{kind}:{folder}", 8, labels=True, label_column="kind")
+    assert [item["label"] for item in dataset] == [1, 0, 0, 1]
+    assert dataset.class_names == ["cat", "dog"]
+    with pytest.raises(UsageError, match="has no column of labels 'image': use one of label, kind"):
+        open_dataset(f"{kind}:{folder}", 8, label_column="image")
+    if kind == "hub-stream":
+        stream = open_dataset(f"{kind}:{folder}", 8, labels=True, num_classes=10)
+        assert [item["label"] for item in stream] == [7, 3, 7, 9]
+        with pytest.raises(UsageError, match=r"label of train\[shard 0, 3\] of .* is 9, not one of the classes"):
+            list(open_dataset(f"{kind}:{folder}", 8, labels=True, num_classes=8))
+
+
+@pytest.mark.parametrize("kind", ["hub", "hub-stream"])
+def test_several_columns_of_labels(rows, kind: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    fine = datasets.ClassLabel(names=["a", "b", "c", "d", "e"])
+    coarse = datasets.ClassLabel(names=["x", "y"])
+    folder = rows(fine_label=(fine, [4, 2, 0, 4]), coarse_label=(coarse, [1, 1, 0, 1]))
+    assert set(next(iter(open_dataset(f"{kind}:{folder}", 8)))) == {"image"}
+    with pytest.raises(UsageError, match="choose --label_column among fine_label, coarse_label"):
+        open_dataset(f"{kind}:{folder}", 8, labels=True)
+    dataset = open_dataset(f"{kind}:{folder}", 8, labels=True, label_column="coarse_label")
+    assert ([item["label"] for item in dataset], dataset.class_names) == ([1, 1, 0, 1], ["x", "y"])
+    dataset = open_dataset(f"{kind}:{folder}", 8, labels=True, label_column="fine_label")
+    if kind == "hub":
+        assert ([item["label"] for item in dataset], dataset.class_names) == ([2, 1, 0, 2], ["a", "c", "e"])
+        assert "classes b, d have no image; 5 classes were asked for" in dataset.opening_notes[0]
+    else:
+        assert dataset.class_names == ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize("kind", ["hub", "hub-stream"])
+def test_withheld_labels_and_missing_pictures(rows, kind: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    pictures = [{"bytes": png(1), "path": None}, None, {"bytes": png(4), "path": None}, None]
+    folder = rows(label=(datasets.ClassLabel(names=["a", "b"]), [1, 0, None, -1]), image=(datasets.Image(), pictures))
+    dataset = open_dataset(f"{kind}:{folder}", 8, skip_bad_images=True)
+    assert numbers(dataset) == ([1, 4, 4, 1] if kind == "hub" else [1, 4])
+    assert len(dataset.bad_images) == 2
+    with pytest.raises(UsageError, match=r"Cannot read the image train\[.*1\] of .*\(the row has no picture\)"):
+        list(open_dataset(f"{kind}:{folder}", 8))
+    with pytest.raises(UsageError, match=r"train\[.*2\] of .* has no label"):
+        list(open_dataset(f"{kind}:{folder}", 8, skip_bad_images=True, labels=True))
+
+
+@pytest.mark.parametrize("kind", ["hub", "hub-stream"])
+def test_paths_are_not_names_of_the_hub(tmp_path, image_folder, monkeypatch, kind: str) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.chdir(tmp_path)
+    for name in (str(image_folder), "images", "./images"):
+        with pytest.raises(UsageError, match=f"use folder:{name} for a folder of images"):
+            open_dataset(f"{kind}:{name}", 8)
+    for name in ("../images", "a/../../b", ".."):
+        with pytest.raises(UsageError, match=r"must not have '\.\.' in its name"):
+            open_dataset(f"{kind}:{name}", 8)
+    with pytest.raises(UsageError, match="is not there"):
+        open_dataset(f"{kind}:{tmp_path}/nothing", 8)
 
 
 @pytest.mark.parametrize(

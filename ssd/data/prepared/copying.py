@@ -218,6 +218,7 @@ def _finish(job: CopyJob, settings: CopySettings) -> Manifest:
         bad_images=[dataset.image_name(int(index)) for index in replaced],
         pillow=PIL.__version__,
         conversions=count_flags(job.journal["conversions"]),
+        class_names=dataset.class_names,
     )
     for file in job.out.iterdir():
         flush_to_disk(file)

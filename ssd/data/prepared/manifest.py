@@ -69,6 +69,8 @@ class Manifest(CopySettings):
         Version of Pillow that decoded and resized.
     conversions : dict
         How many images were "turned", "composited" and "scaled"; empty in a copy of version 1.
+    class_names : list of str, optional
+        Names of the classes, where there are labels; earlier copies lack them.
     """
 
     hash: str = ""
@@ -76,6 +78,7 @@ class Manifest(CopySettings):
     bad_images: list[str] = field(default_factory=list)
     pillow: str = ""
     conversions: dict[str, int] = field(default_factory=dict)
+    class_names: list[str] | None = None
 
     def provenance(self) -> dict[str, Any]:
         """The provenance of the original, with the content hash of the copy."""
@@ -100,8 +103,9 @@ def read_settings(path: Path, kind: type[T]) -> T:
         )
     if isinstance(content, dict) and content.get("version") == 1:
         content |= {"background": None} | ({"conversions": {}} if kind is Manifest else {})
-    expected = {entry.name for entry in fields(kind)}
-    if not isinstance(content, dict) or set(content) != expected or content["version"] not in (1, VERSION):
+    expected = {entry.name for entry in fields(kind)} - {"class_names"}  # which copies of an earlier version lack
+    known = isinstance(content, dict) and set(content) - {"class_names"} == expected
+    if not known or content["version"] not in (1, VERSION):
         raise UsageError(f"{path} was not written by this version of ssd.data.prepare: prepare the copy again.")
     return kind(**content)
 

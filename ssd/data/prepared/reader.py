@@ -11,6 +11,7 @@ import numpy as np
 
 from ...commands.errors import UsageError
 from ..dataset import PixelDataset
+from ..labels import number_classes, number_labels
 from ..request import DataRequest
 from ..transforms import PRESETS
 from .manifest import EARLIER_VERSION, MANIFEST, SETTINGS, VERSION, Manifest, read_settings
@@ -38,9 +39,14 @@ class PreparedImages(PixelDataset):
         if self.manifest.version != VERSION:
             logger.warning("%s %s: prepare it again if the originals have any.", self.folder, EARLIER_VERSION)
         self.store = PixelStore(self.folder, self.manifest.count, self.manifest.size)
-        labels = read_labels(self.folder, self.manifest)
+        labels, classes = read_labels(self.folder, self.manifest), None
+        names = self.manifest.class_names
+        if labels is not None and names is not None:
+            classes = number_classes(range(len(names)), request.spec, names)
+        elif labels is not None:  # a copy of an earlier version, whose classes may have gaps
+            labels, classes = number_labels(labels, request.spec)
         as_prepared = replace(request, background=self.manifest.background or request.background)
-        super().__init__(as_prepared, self.manifest.count, self.manifest.split, labels, self.manifest.num_classes)
+        super().__init__(as_prepared, self.manifest.count, self.manifest.split, labels, classes)
         self.read(0)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ PARTITIONS = ("train", "valid", "test")
 
 PICTURE_FOLDERS = (
     "img_align_celeba",
+    "celeba/img_align_celeba",
     "img_align_celeba/img_align_celeba",
     "Img/img_align_celeba",
     "img_align_celeba_png",
@@ -28,8 +30,9 @@ class CelebA(ImageFiles):
     """Aligned CelebA, 178 x 218 pixels, without labels; splits train (162,770), valid (19,867), test (19,962), all.
 
     PATH is the folder that holds `img_align_celeba/` and `list_eval_partition.txt`, or `img_align_celeba/` itself with
-    the list in it or next to it. The folders `Img/` and `Eval/` of the official download, Kaggle's doubled folder and
-    its .csv list, and pictures extracted as PNG are found too.
+    the list in it or next to it. The folders `Img/` and `Eval/` of the official download, the folder `celeba/` of
+    torchvision, Kaggle's doubled folder and its .csv list, and pictures extracted as PNG are found too. Pictures that
+    the list does not name are counted in `opening_notes`.
 
     Raises
     ------
@@ -42,8 +45,9 @@ class CelebA(ImageFiles):
         root = Path(request.path)
         folder = find_pictures(root)
         listing = find_list(root, folder)
-        names = choose_names(folder, listing, split, allow_missing=request.skip_bad_images)
+        names, notes = choose_names(folder, listing, split, allow_missing=request.skip_bad_images)
         super().__init__(request, FileList(folder, names), split)
+        self.opening_notes += [f"{request.spec}: {note}" for note in notes]
 
 
 def find_pictures(root: Path) -> Path:
@@ -62,17 +66,18 @@ def find_list(root: Path, folder: Path) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
-def choose_names(folder: Path, listing: Path | None, split: str, allow_missing: bool) -> list[str]:
-    """File names of a split, in the order of the list; pictures are matched by number, so that PNGs do too."""
+def choose_names(folder: Path, listing: Path | None, split: str, allow_missing: bool) -> tuple[list[str], list[str]]:
+    """File names of a split, in the order of the list, and notes; pictures are matched by number, so that PNGs do."""
     present = {Path(entry.name).stem: entry.name for entry in os.scandir(folder) if PICTURE.fullmatch(entry.name)}
     if listing is None:
         if split == "all":
-            return sorted(present.values())
+            return sorted(present.values()), []
         raise UsageError(
             f"There is no {LIST}.txt for the pictures in {folder}: {expected_tree(folder.parent)} "
             "Or use all pictures with the split 'all'."
         )
-    listed = [name for name, part in read_list(listing) if split in ("all", part)]
+    entries = read_list(listing)
+    listed = [name for name, part in entries if split in ("all", part)]
     missing = [name for name in listed if Path(name).stem not in present]
     if missing and not allow_missing:
         raise UsageError(
@@ -81,20 +86,34 @@ def choose_names(folder: Path, listing: Path | None, split: str, allow_missing: 
         )
     if not listed:
         raise UsageError(f"{listing} lists no picture for the split {split!r}: use the official file.")
-    return [present.get(Path(name).stem, name) for name in listed]
+    unlisted = sorted(set(present) - {Path(name).stem for name, _ in entries})
+    notes = [f"{len(unlisted)} pictures are not in {listing}, the first is {present[unlisted[0]]}."] if unlisted else []
+    return [present.get(Path(name).stem, name) for name in listed], notes
 
 
 def read_list(listing: Path) -> list[tuple[str, str]]:
-    """(file name, split) for each line "000001.jpg 0" or "000001.jpg,0"; a header line is skipped."""
-    entries = []
-    for number, line in enumerate(listing.read_text().splitlines(), 1):
-        words = line.replace(",", " ").split()
-        if not words or (number == 1 and words[0] == "image_id"):
+    """(file name, split) for each row "000001.jpg 0", "000001.jpg,0" or, with the index of a table, "0,000001.jpg,0".
+
+    Byte order marks, quotes and either kind of line end are understood. Before the first picture there may be the
+    number of pictures and the names of the columns.
+    """
+    entries: list[tuple[str, str]] = []
+    lines = listing.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        separated = next(csv.reader([line])) if "," in line else line.split()
+        cells = [cell.strip().strip("\"'") for cell in separated]
+        if not any(cells) or (not entries and _is_head(cells)):
             continue
-        if len(words) != 2 or words[1] not in ("0", "1", "2"):
+        name, part = cells[-2:] if len(cells) == 2 or (len(cells) == 3 and cells[0].isdecimal()) else ("", "")
+        if not PICTURE.fullmatch(name) or part not in ("0", "1", "2"):
             raise UsageError(f"Line {number} of {listing} is {line!r}, not like '000001.jpg 0': use the official file.")
-        entries.append((words[0], PARTITIONS[int(words[1])]))
+        entries.append((name, PARTITIONS[int(part)]))
     return entries
+
+
+def _is_head(cells: list[str]) -> bool:
+    """Whether a row stands before the pictures: their number alone, or the names of the columns."""
+    return (len(cells) == 1 and cells[0].isdecimal()) or {"image_id", "partition"} <= set(cells)
 
 
 def expected_tree(root: Path) -> str:

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 
 from ...commands.errors import UsageError
 from ..dataset import ImageDataset, Item
+from ..labels import number_classes
 from ..request import DataRequest
 
 DIGIT_SIZE = 8
@@ -34,7 +35,7 @@ class Digits(ImageDataset):
         if request.preset.name != "adm":
             raise UsageError(f"digits have nothing to crop: leave the preset at adm, got {request.preset.name}.")
         pixels, self.labels = digit_pixels()
-        super().__init__(request, request.without_splits(), len(pixels), num_classes=10)
+        super().__init__(request, request.without_splits(), len(pixels), number_classes(range(10), request.spec))
         images = torch.from_numpy(pixels).float()[:, None] * 2 - 1
         if request.size != DIGIT_SIZE:
             images = F.interpolate(images, size=(request.size, request.size), mode="bicubic", antialias=True)

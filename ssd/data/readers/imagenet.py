@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ...commands.errors import UsageError
-from ..files import FileList, ImageFiles
+from ..files import FileList, ImageFiles, Listing, is_picture_name, skipped_notes
+from ..labels import number_classes
 from ..request import DataRequest
 
 SPLITS = {"train": "train", "val": "val", "valid": "val"}
@@ -17,11 +18,12 @@ ROOTS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
 """Where `train/` and `val/` are below PATH: directly, or as Kaggle packs them."""
 
 WNID = re.compile(r"n\d{8}")
-SUFFIXES = {".jpeg", ".jpg", ".png"}
 
 
 class ImageNet(ImageFiles):
     """ImageNet, labelled by the position of its class folder among the sorted wnids of `train/`.
+
+    Pictures of every format that Pillow reads, by their extension; other files are counted in `opening_notes`.
 
     Raises
     ------
@@ -39,12 +41,11 @@ class ImageNet(ImageFiles):
             raise UsageError(
                 f"{root}/{split}/{unknown[0]} has no counterpart in {root}/train: labels would be ambiguous."
             )
-        names, labels = [], []
-        for wnid in folders:
-            pictures = class_pictures(root / split / wnid)
-            names += [f"{wnid}/{picture}" for picture in pictures]
-            labels += [classes.index(wnid)] * len(pictures)
-        super().__init__(request, FileList(root / split, names), split, np.array(labels), len(classes))
+        names, notes = class_pictures(root / split, folders)
+        numbered = number_classes(classes, request.spec)
+        labels = np.array([numbered.numbers[name.partition("/")[0]] for name in names])
+        super().__init__(request, FileList(root / split, names), split, labels, numbered)
+        self.opening_notes += [f"{request.spec}: {note}" for note in notes]
 
 
 def find_root(path: Path, split: str) -> Path:
@@ -66,13 +67,24 @@ def class_folders(root: Path, split: str) -> list[str]:
     return names
 
 
-def class_pictures(folder: Path) -> list[str]:
-    """File names of the pictures of one class, sorted."""
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    pictures = [name for name in names if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")]
-    if not pictures:
-        raise UsageError(f"{folder} holds no .JPEG files: {expected_tree(folder.parent.parent)}")
-    return pictures
+def class_pictures(folder: Path, classes: list[str]) -> tuple[list[str], list[str]]:
+    """Names of the pictures of a split, WNID/NAME, sorted, also from deeper folders; and notes for people."""
+    listing = Listing(folder)
+    names = [name for name in listing.names if is_picture_name(name)]
+    skipped = [name for name in listing.names if not is_picture_name(name)]
+    notes = listing.notes + skipped_notes(skipped)
+    with_pictures = {name.partition("/")[0] for name in names}
+    empty = next((wnid for wnid in classes if wnid not in with_pictures), None)
+    if empty is not None:
+        what = "".join(f" {note}" for note in notes)
+        raise UsageError(f"{folder / empty} holds no pictures: {expected_tree(folder.parent)}{what}")
+    deeper = [name for name in names if name.count("/") > 1]
+    if deeper:
+        notes.append(
+            f"{len(deeper)} of the {len(names)} pictures lie deeper than in the folder of their class, the first is "
+            f"{deeper[0]}; they are read too."
+        )
+    return names, notes
 
 
 def expected_tree(root: Path) -> str:

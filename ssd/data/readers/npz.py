@@ -1,4 +1,4 @@
-"""`npz:PATH`: an array `images` of 8-bit RGB pictures in a NumPy archive."""
+"""`npz:PATH`: an array of 8-bit RGB pictures in a NumPy archive, or alone in a .npy file."""
 
 from __future__ import annotations
 
@@ -11,19 +11,27 @@ from PIL import Image
 
 from ...commands.errors import UsageError
 from ..dataset import PixelDataset
+from ..labels import number_labels
 from ..request import DataRequest
+
+IMAGES = ("images", "arr_0")
+LABELS = ("labels", "arr_1")
+"""Our names of the arrays, and those of guided-diffusion, which `np.savez` gives to arrays without names."""
 
 
 class NpzImages(PixelDataset):
-    """Pictures from the array `images`, uint8, (N, H, W, 3), and optionally `labels`, (N,), held in memory.
+    """Pictures from the array `images` (or `arr_0`), uint8, (N, H, W, 3), held in memory, or from a .npy file.
 
-    Classes are numbered from 0; their number is the largest label plus one.
+    An archive may have `labels` (or `arr_1`), (N,), integers from 0. Classes without images are left out, the others
+    are numbered without gaps and keep their own numbers as names.
     """
 
     def __init__(self, request: DataRequest) -> None:
-        self.images, labels = read_archive(Path(request.path))
-        num_classes = None if labels is None else int(labels.max()) + 1
-        super().__init__(request, len(self.images), request.without_splits(), labels, num_classes)
+        self.images, self._original_labels = read_archive(Path(request.path))
+        labels, classes = None, None
+        if self._original_labels is not None:
+            labels, classes = number_labels(self._original_labels, request.spec, asked=request.num_classes)
+        super().__init__(request, len(self.images), request.without_splits(), labels, classes)
 
     def pixels(self, index: int) -> np.ndarray:
         image = Image.fromarray(self.images[index])
@@ -35,46 +43,55 @@ class NpzImages(PixelDataset):
     def content_hash(self) -> str:
         digest = hashlib.sha256(str(self.images.shape).encode())
         digest.update(np.ascontiguousarray(self.images).data)
-        if self.labels is not None:
-            digest.update(self.labels.astype("<i8").tobytes())
+        if self._original_labels is not None:
+            digest.update(self._original_labels.astype("<i8").tobytes())
         return digest.hexdigest()
 
 
 def read_archive(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The array `images` of an npz file and `labels` if it has them, checked.
+    """The images of an npz or npy file and the labels if it has them, checked.
 
     Returns
     -------
     np.ndarray, np.ndarray or None
-        Images, uint8, (N, H, W, 3), N at least 1; labels, int64, (N,), none below 0.
+        Images, uint8, (N, H, W, 3), N at least 1; labels, integers, (N,), none below 0.
     """
     if not path.is_file():
         raise UsageError(f"The file {path} does not exist: give npz:PATH with an array 'images' in it.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UsageError(f"{path} is a single array, not an npz archive: save it with np.savez(.., images=..).")
-            if "images" not in archive.files:
-                raise UsageError(f"{path} has no array 'images', only {archive.files}: rename it.")
-            images = archive["images"]
-            labels = archive["labels"] if "labels" in archive.files else None
+        arrays = load_arrays(path)
     except UsageError:
         raise
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise UsageError(f"{path} is not a complete npz archive ({error}): write it again.") from error
     except ValueError as error:
         raise UsageError(f"{path} cannot be read as plain arrays ({error}).") from error
+    name = next(name for name in IMAGES if name in arrays)
+    images = arrays[name]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or len(images) == 0:
         raise UsageError(
-            f"'images' in {path} must be uint8 of shape (N, H, W, 3) with N >= 1, got {images.dtype} {images.shape}."
+            f"{name!r} in {path} must be uint8 of shape (N, H, W, 3) with N >= 1, got {images.dtype} {images.shape}."
         )
-    return images, None if labels is None else _check_labels(labels, len(images), path)
+    label_name = next((name for name in LABELS if name in arrays), None)
+    if label_name is not None:
+        _check_labels(label_name, arrays[label_name], len(images), path)
+    return images, None if label_name is None else arrays[label_name]
 
 
-def _check_labels(labels: np.ndarray, count: int, path: Path) -> np.ndarray:
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file that hold images and labels; of a .npy file its one array, as `images`."""
+    loaded = np.load(path, allow_pickle=False)
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        return {"images": loaded}
+    with loaded as archive:
+        if not set(IMAGES) & set(archive.files):
+            raise UsageError(f"{path} has no array 'images' (or 'arr_0'), only {archive.files}: rename it.")
+        return {name: archive[name] for name in IMAGES + LABELS if name in archive.files}
+
+
+def _check_labels(name: str, labels: np.ndarray, count: int, path: Path) -> None:
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
         raise UsageError(
-            f"'labels' in {path} must be integers >= 0 of shape ({count},), one per image, "
+            f"{name!r} in {path} must be integers >= 0 of shape ({count},), one per image, "
             f"got {labels.dtype} {labels.shape}."
         )
-    return labels.astype(np.int64)
