@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ def whole_file(path: Path, sync: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`, which is made; afterwards the file written there is `path`.
 
     The temporary name ends like the final one, since writers choose formats by it. An exception removes the file and
-    leaves an earlier `path` untouched.
+    leaves an earlier `path` untouched; one of the operating system names `path`.
 
     Parameters
     ----------
@@ -45,8 +46,10 @@ def whole_file(path: Path, sync: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
         if sync:
             flush_to_disk(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary), temporary):
+            error.filename, error.filename2 = str(path), None
         raise
 
 
@@ -88,6 +91,15 @@ def write_text(path: Path, text: str, sync: bool = False) -> None:
 def write_json(path: Path, content: Any, sync: bool = False) -> None:
     """Write a JSON file, indented, whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n", sync)
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def flush_to_disk(path: Path) -> None:

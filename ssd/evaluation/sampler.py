@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from ..commands.files import file_sha256
 from ..operators.sizes import Size
 from ..pipeline_ssd import SSDPipeline
 from ..sampling.many_images import SamplingSettings, draw, image_labels
 from ..sampling.pictures import to_uint8
-from .features.weights import file_sha256
 from .levels import LevelRecorder
 
 
