@@ -6,6 +6,7 @@ Shape letters: B batch, C channels, H W full resolution, h w the size of the cur
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from .operators.placing import to_device
 from .pipelines.groups import images_per_call, predict_in_groups
 from .pipelines.guidance import GuidedNetwork, check_labels
 from .pipelines.initial_state import Generators, check_generators, initial_state
+from .pipelines.staging import complete_pipeline
 from .scheduling_ssd import SSDScheduler
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -67,6 +69,14 @@ class SSDPipeline(DiffusionPipeline):
         _check_components(unet, scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
         self.image_processor = VaeImageProcessor(vae_scale_factor=1)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """As diffusers'; of a folder where a writer was killed the complete pipeline is loaded, never a mixture."""
+        folder = Path(pretrained_model_name_or_path)
+        return super().from_pretrained(
+            complete_pipeline(folder) if folder.is_dir() else pretrained_model_name_or_path, **kwargs
+        )
 
     @property
     def num_timesteps(self) -> int | None:
