@@ -60,7 +60,7 @@ def _known_class(part: str, entry: Any) -> type:
     if key not in known:
         allowed = " or ".join(f"{name} of {module}" for module, name in known)
         raise ValueError(f"{INDEX} says that {part} is {entry!r}; it must be {allowed}.")
-    return known[key]  # type: ignore[index]
+    return known[key]
 
 
 def build_scheduler(folder: Path) -> SSDScheduler:
