@@ -139,4 +139,4 @@ def _load_network(folder: Path, network: type, dtype: str = "float32") -> FlexiU
     # Only when needed: newer versions of diffusers warn about the name torch_dtype, older ones know no other.
     chosen = {} if dtype == "float32" else {"torch_dtype": getattr(torch, dtype)}
     loaded = network.from_pretrained(folder / "unet", use_safetensors=True, local_files_only=True, **chosen)  # type: ignore[attr-defined]
-    return loaded.to(getattr(torch, dtype))
+    return loaded.float() if dtype == "float32" else loaded

@@ -160,6 +160,8 @@ def generate(
     images : torch.Tensor
         (B, C, H, W), float32, about [-1, 1], on the pipeline's device.
     """
+    if not indices:
+        return
     limit = max(3, batch_size or default_batch_size(pipeline))
     parts = split_evenly(indices, limit * batches_together(pipeline))
     if settings.compile:
