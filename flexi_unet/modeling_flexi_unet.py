@@ -53,6 +53,9 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
     time_embed_channels : int, optional
         The width of the sinusoidal time embedding; default block_out_channels[0]. Published networks whose
         finest stage is narrower than their base width need it.
+    id2label : dict of int to str, optional
+        The names of the classes, one for every class embedding but the last, "no class". JSON has keys as texts, which
+        become integers again.
 
     Examples
     --------
@@ -83,8 +86,11 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         num_class_embeds: int | None = None,
         decoder_exit: str = "early",
         time_embed_channels: int | None = None,
+        id2label: dict[int, str] | None = None,
     ) -> None:
         super().__init__()
+        if id2label is not None:
+            self.register_to_config(id2label=_checked_names(id2label, num_class_embeds))
         widths = list(block_out_channels)
         if not widths or min(widths) < 1:
             raise ValueError(f"block_out_channels must be positive widths, fine to coarse, got {widths}.")
@@ -130,6 +136,12 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
             if parameter.device.type == "cpu" and parameter.data_ptr() % MEMORY_ALIGNMENT:
                 parameter.data = parameter.data.clone()
         return result
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The names of the classes in the order of their labels, without "no class"; None where they are not known."""
+        names = self.config.id2label
+        return None if names is None else [names[label] for label in sorted(names)]
 
     def route(self, input_size: Size, output_size: Size | None = None) -> Route:
         """The part of the network that a pair of sizes uses; `output_size` defaults to the input's."""
@@ -207,6 +219,25 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         if self.class_embedding is not None:
             temb = temb + self.class_embedding(class_labels)
         return temb
+
+
+def _checked_names(id2label: dict[Any, str], num_class_embeds: int | None) -> dict[int, str]:
+    """The names by integer labels, ascending; a ValueError unless every class but "no class" has one."""
+    if not num_class_embeds:
+        raise ValueError("id2label names classes, but this network has none: give num_class_embeds, too.")
+    expected = list(range(max(1, num_class_embeds - 1)))
+    try:
+        names = {int(label): name for label, name in id2label.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"id2label must be a mapping of integers to names, got {id2label!r}.") from None
+    if sorted(names) != expected or len(names) != len(id2label):
+        raise ValueError(
+            f"id2label must name the classes 0..{expected[-1]} of num_class_embeds={num_class_embeds}, of which the "
+            f'last means "no class"; got {len(id2label)} names, for {list(id2label)[:5]}.'
+        )
+    if not all(isinstance(name, str) for name in names.values()):
+        raise ValueError("The names in id2label must be texts.")
+    return dict(sorted(names.items()))
 
 
 def _encoder(

@@ -15,6 +15,8 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 DECODER_EXITS = ("early", "full")
+MAX_SIDE = 4096
+"""The largest side in pixels; a larger one is taken for a mistake."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,12 @@ def stage_sizes(sample_size: int | Sequence[int], num_stages: int) -> list[Size]
     Raises
     ------
     ValueError
-        When the network cannot halve `sample_size` often enough; the message names sizes nearby that work.
+        For a side above 4096 pixels, or when the network cannot halve `sample_size` often enough; the message then
+        names sizes nearby that work.
     """
     height, width = (sample_size, sample_size) if isinstance(sample_size, int) else tuple(sample_size)
+    if max(height, width) > MAX_SIDE:
+        raise ValueError(f"Images may have sides of at most {MAX_SIDE} pixels, got {height} x {width}.")
     factor = 2 ** (num_stages - 1)
     if height < 1 or width < 1 or height % factor or width % factor:
         nearest = " x ".join(str(max(factor, factor * round(side / factor))) for side in (height, width))

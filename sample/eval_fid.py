@@ -30,7 +30,7 @@ from ssd.evaluation.generated import GeneratedImages, open_generated
 from ssd.evaluation.measure import Measured, Measurer
 from ssd.evaluation.metrics import all_metrics
 from ssd.evaluation.plan import QUERIES, MeasurePlan
-from ssd.evaluation.processes import end_processes, start_processes
+from ssd.evaluation.processes import end_processes, hold_together, start_processes
 from ssd.evaluation.protocol import (
     check_same_protocol,
     command_line,
@@ -72,9 +72,17 @@ def read_settings(arguments: Sequence[str] | None = None) -> EvalConfig | StatsC
 
 
 def evaluate(config: EvalConfig) -> None:
-    """Draw or read images, measure them and the reference, compare, report."""
+    """Draw or read images, measure them and the reference, compare, report; alone in the folder of the report."""
     baseline = read_baseline(config.baseline) if config.baseline else None
     state = start_processes(config.device)
+    with hold_together(config.report_folder, state) as note:
+        if note:
+            print(f"note: {note}", file=sys.stderr)
+        compare(config, baseline, state)
+
+
+def compare(config: EvalConfig, baseline: dict[str, Any] | None, state: PartialState) -> None:
+    """Both sides, their distances, and the report."""
     images = open_generated(config, config.device or str(state.device))
     reference = open_reference(config, square_side(images.size))
     measurer = open_measurer(config, reference, state)

@@ -3,26 +3,40 @@
     python sample/sample_ssd.py --model runs/digits --num 64 --seed 0 --grid grid.png --animation coarse_to_fine.gif
     python sample/sample_ssd.py --model runs/digits --num 1000 --out samples/      # one PNG per image
 
+A run that was stopped continues with the images that are missing in --out, where samples.json holds the settings.
+Exit code 2 is a mistake of the command line, 1 a failure of the machine or of a model that gives NaN or infinity.
 Image i depends on the seed and on i alone: the batch size changes speed and memory, and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
 from PIL import Image
 
 from ssd import SSDPipeline
 from ssd.commands.errors import UsageError, exit_on_usage_error
 from ssd.commands.files import whole_file
+from ssd.commands.lock import hold_folder
 from ssd.commands.output_paths import check_output_file, check_output_folder
 from ssd.commands.parser import CommandParser
+from ssd.pipelines.guidance import number_of_classes
 from ssd.publishing.saving import load_pipeline
-from ssd.sampling.many_images import SamplingSettings, generate
-from ssd.sampling.pictures import CoarseToFineRecorder, image_grid, to_uint8
+from ssd.sampling.image_folder import (
+    claim_image_folder,
+    missing_images,
+    picture_name,
+    sampling_settings,
+    save_picture,
+    write_labels,
+)
+from ssd.sampling.many_images import SamplingSettings, generate, image_labels
+from ssd.sampling.pictures import CoarseToFineRecorder, from_uint8, image_grid, to_uint8
 
 ANIMATED_IMAGES = 9
 MAX_GRID_IMAGES = 1024
@@ -44,7 +58,10 @@ class SampleConfig(SamplingSettings):
     animation : str, optional
         Write a GIF file of the first 9 images growing level by level: x_t beside the prediction of x_0.
     out : str, optional
-        Write every image as a PNG file into this folder, named by its number.
+        Write every image as a PNG file into this folder, named by its number. The folder may hold images that the same
+        settings drew, which are not drawn again, but no others.
+    overwrite : bool
+        Remove numbered images of other settings from --out.
     batch_size : int, optional
         The number of images per network call at full resolution; on an accelerator coarser levels take four times as
         many per halving. The default is 2^16 pixels on a CPU and 2^19 on an accelerator. It changes speed and memory,
@@ -58,6 +75,7 @@ class SampleConfig(SamplingSettings):
     grid: str | None = None
     animation: str | None = None
     out: str | None = None
+    overwrite: bool = False
     batch_size: int | None = None
     device: str | None = None
 
@@ -76,7 +94,10 @@ def main() -> None:
         check_outputs(config)
         pipeline = load_pipeline(config.model, config.device, config.dtype)
         config.check(pipeline)
-        written = sample(config, pipeline)
+        with hold_folder(config.out) if config.out else nullcontext() as note:
+            if note:
+                print(f"note: {note}", file=sys.stderr)
+            written = sample(config, pipeline)
     for path in written:
         print(f"wrote {path}")
 
@@ -92,23 +113,29 @@ def check_outputs(config: SampleConfig) -> None:
 
 
 def sample(config: SampleConfig, pipeline: SSDPipeline) -> list[str]:
-    """Draw the images and write what was asked for; returns what was written, in words."""
-    recorder = None
+    """Draw the images that are not there yet and write what was asked for; returns what was written, in words."""
+    todo = open_folder(config, pipeline) if config.out else list(range(config.num))
+    recorder, drawn = None, todo
     if config.animation:
-        recorder = CoarseToFineRecorder(
-            pipeline.scheduler.size_at(-1), min(ANIMATED_IMAGES, config.num), every=-(-config.steps // ANIMATION_FRAMES)
-        )
-    kept = []
-    for indices, images in generate(pipeline, range(config.num), config, config.batch_size, recorder):
-        if config.out:
-            save_pngs(images, indices, Path(config.out))
-        if config.grid and indices[0] < MAX_GRID_IMAGES:
-            kept.append(images.cpu())
+        animated = min(ANIMATED_IMAGES, config.num)
+        every = -(-config.steps // ANIMATION_FRAMES)
+        recorder = CoarseToFineRecorder(pipeline.scheduler.size_at(-1), animated, every)
+        drawn = sorted({*range(animated), *todo})  # an animation needs the states of images that are there, too
+    unsaved, shown = set(todo), {}
+    for indices, images in generate(pipeline, drawn, config, config.batch_size, recorder):
+        for index, pixels in zip(indices, to_uint8(images)):
+            if config.out and index in unsaved:
+                save_picture(Path(config.out) / picture_name(index), pixels)
+            if config.grid and index < MAX_GRID_IMAGES:
+                shown[index] = pixels
 
-    written = [f"{config.num} images to {config.out}"] if config.out else []
+    written = []
+    if config.out:
+        there = config.num - len(todo)
+        written.append(f"{config.num} images to {config.out}" + (f"; {there} of them were there" if there else ""))
     if config.grid:
         with whole_file(Path(config.grid)) as temporary:
-            image_grid(torch.cat(kept)[:MAX_GRID_IMAGES]).save(temporary)
+            image_grid(from_uint8(np.stack(grid_pictures(config, shown)))).save(temporary)
         written.append(config.grid)
     if config.animation and recorder is not None:
         with whole_file(Path(config.animation)) as temporary:
@@ -117,11 +144,25 @@ def sample(config: SampleConfig, pipeline: SSDPipeline) -> list[str]:
     return written
 
 
-def save_pngs(images: torch.Tensor, indices: Sequence[int], folder: Path) -> None:
-    """Write (B, 3, H, W) images in [-1, 1] as 8-bit PNG files named by their numbers."""
-    for index, pixels in zip(indices, to_uint8(images)):
-        with whole_file(folder / f"{index:06d}.png") as temporary:
-            Image.fromarray(pixels).save(temporary)
+def open_folder(config: SampleConfig, pipeline: SSDPipeline) -> list[int]:
+    """Make --out a folder of these images alone; returns the numbers of those that are missing."""
+    folder = Path(str(config.out))
+    settings = sampling_settings(Path(config.model), config)
+    claim_image_folder(folder, [folder], settings, config.num, config.overwrite)
+    write_labels(folder, "balanced", image_labels(range(config.num), number_of_classes(pipeline.unet)))
+    return missing_images([folder], config.num)
+
+
+def grid_pictures(config: SampleConfig, drawn: Mapping[int, np.ndarray]) -> list[np.ndarray]:
+    """The first images, as drawn or from --out."""
+    pictures = []
+    for index in range(min(config.num, MAX_GRID_IMAGES)):
+        if index in drawn:
+            pictures.append(drawn[index])
+        else:
+            with Image.open(Path(str(config.out)) / picture_name(index)) as image:
+                pictures.append(np.array(image))
+    return pictures
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Shape letters: B batch, C channels, H W full resolution, h w the size of the cur
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +18,11 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineO
 from flexi_unet.modeling_flexi_unet import FlexiUNet2DModel
 
 from .operators.placing import to_device
+from .pipelines.faults import FirstFaults
 from .pipelines.groups import images_per_call, predict_in_groups
 from .pipelines.guidance import GuidedNetwork, check_labels
 from .pipelines.initial_state import Generators, check_generators, initial_state
+from .pipelines.staging import complete_pipeline
 from .scheduling_ssd import SSDScheduler
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -61,6 +64,7 @@ class SSDPipeline(DiffusionPipeline):
     _callback_tensor_inputs = ["latents", "pred_original_sample"]  # noqa: RUF012 (diffusers reads a list)
     _num_timesteps: int | None = None
     _interrupt = False
+    _faults: FirstFaults | None = None
 
     def __init__(self, unet: FlexiUNet2DModel | UNet2DModel, scheduler: SSDScheduler) -> None:
         super().__init__()
@@ -68,10 +72,26 @@ class SSDPipeline(DiffusionPipeline):
         self.register_modules(unet=unet, scheduler=scheduler)
         self.image_processor = VaeImageProcessor(vae_scale_factor=1)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """As diffusers'; of a folder where a writer was killed the complete pipeline is loaded, never a mixture."""
+        folder = Path(pretrained_model_name_or_path)
+        return super().from_pretrained(
+            complete_pipeline(folder) if folder.is_dir() else pretrained_model_name_or_path, **kwargs
+        )
+
     @property
     def num_timesteps(self) -> int | None:
         """The number of steps of the last call; None before the first."""
         return self._num_timesteps
+
+    def first_fault(self) -> tuple[int, int] | None:
+        """Of the last call, the first image whose prediction was not finite: (its place in the batch, the timestep).
+
+        None if all were finite. It waits for the device once; the call itself never does, and clips infinity to white.
+        """
+        fault = self._faults.first() if self._faults else None
+        return None if fault is None else (fault[0], int(self.scheduler.timesteps[fault[1]]))
 
     @property
     def interrupt(self) -> bool:
@@ -162,6 +182,7 @@ class SSDPipeline(DiffusionPipeline):
         self._num_timesteps, self._interrupt = len(chain), False
 
         device = self._execution_device
+        self._faults = faults = FirstFaults(batch_size, len(chain), device)
         timesteps_on_device = to_device(self.scheduler.timesteps, device)
         network = GuidedNetwork(self.unet, None if labels is None else to_device(labels, device), guidance_scale)
         shape = (batch_size, self.unet.config.in_channels, *self.scheduler.size_at(chain[0]))
@@ -173,6 +194,7 @@ class SSDPipeline(DiffusionPipeline):
             output_size = self.scheduler.size_at(self.scheduler.previous_timestep(t))
             timestep = timesteps_on_device[index : index + 1]
             prediction = predict_in_groups(network, latents, timestep, output_size, limits[output_size])
+            faults.note(index, prediction)
             latents, pred_original_sample = self.scheduler.step(
                 prediction, t, latents, eta=eta, generator=generator, return_dict=False
             )

@@ -5,6 +5,7 @@ Shape letters: B batch, C channels; H W the size of x_s, h w the size of x_t, s 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from .process.scale_space import ScaleSpaceProcess
 logger = logging.get_logger(__name__)
 
 PREDICTION_TYPES = ("sample",)
+MAX_TIMESTEPS = 100_000
+MAX_SIDE = 4096
+"""The most timesteps, and the largest side in pixels; more are taken for a mistake, since tables of them are built."""
 
 
 @dataclass
@@ -51,12 +55,12 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
     Parameters
     ----------
     num_train_timesteps : int
-        T, the number of noisy states.
+        T, the number of noisy states, at most 100000.
     beta_start, beta_end : float
         The first and the last beta, in (0, 1).
     beta_schedule : {"linear", "scaled_linear", "squaredcos_cap_v2"}
     sample_size : int or (height, width)
-        The full resolution in pixels; each side divisible by 2^(num_levels - 1).
+        The full resolution in pixels; each side at most 4096 and divisible by 2^(num_levels - 1).
     num_levels : int
         The number of resolutions.
     resolution_schedule : {"equal", "convex_decay", "sigmoid_like", "tanh_like"}
@@ -107,6 +111,16 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(
                 f"prediction_type must be 'sample', got {prediction_type!r}: across a level change the noise "
                 "does not determine the clean image, so the network has to predict the image itself."
+            )
+        if num_train_timesteps > MAX_TIMESTEPS:
+            raise ValueError(f"num_train_timesteps must be at most {MAX_TIMESTEPS}, got {num_train_timesteps}.")
+        if max([sample_size] if isinstance(sample_size, int) else sample_size) > MAX_SIDE:
+            raise ValueError(f"sample_size must be at most {MAX_SIDE} pixels a side, got {sample_size}.")
+        if not clip_sample_range > 0:
+            raise ValueError(f"clip_sample_range must be positive, got {clip_sample_range}.")
+        if not math.isfinite(resolution_gamma) or not math.isfinite(blur_sigma_max):
+            raise ValueError(
+                f"resolution_gamma and blur_sigma_max must be finite, got {resolution_gamma} and {blur_sigma_max}."
             )
         if not isinstance(sample_size, int):
             self.register_to_config(sample_size=list(sample_size))  # what JSON gives back

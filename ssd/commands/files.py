@@ -20,7 +20,7 @@ def whole_file(path: Path, sync: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`, which is made; afterwards the file written there is `path`.
 
     The temporary name ends like the final one, since writers choose formats by it. An exception removes the file and
-    leaves an earlier `path` untouched.
+    leaves an earlier `path` untouched; one of the operating system names `path`.
 
     Parameters
     ----------
@@ -46,8 +46,10 @@ def whole_file(path: Path, sync: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
         if sync:
             flush_to_disk(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary), temporary):
+            error.filename, error.filename2 = str(path), None
         raise
 
 
@@ -91,10 +93,10 @@ def write_json(path: Path, content: Any, sync: bool = False) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n", sync)
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

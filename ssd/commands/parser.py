@@ -7,9 +7,13 @@ import difflib
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
+
+from .errors import UsageError
+from .settings_file import read_settings
 
 
 class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -65,16 +69,31 @@ class CommandParser(jsonargparse.ArgumentParser):
         if given and given[0] in self._subcommands:
             settings = self._subcommands[given[0]].parse_args(given[1:], *more, **kwargs)
             return jsonargparse.Namespace({given[0]: settings})
-        return super().parse_args([self._present_spelling(str(argument)) for argument in given], *more, **kwargs)
+        present = [self._present_spelling(str(argument)) for argument in given]
+        self._check_config_files(present)
+        return super().parse_args(present, *more, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         text = " ".join(str(message).split())
         if "Expected a <class 'list'>" in text:
             text += " A list is written '[32,64]'."
         if "Unexpected config" in text:
-            text = "The --config file is not a list of settings (name: value, one per line), or it is empty"
+            text = "--config is not a list of settings (name: value, one per line), or it is empty"
         print(f"error: {text.rstrip('.')}.{self._suggestion(text)} See --help.", file=sys.stderr)  # noqa: T201
         raise SystemExit(2)
+
+    def _check_config_files(self, arguments: Sequence[str]) -> None:
+        """End with one line if a file of settings is not plain YAML, which may take jsonargparse hours."""
+        actions = [action for action in self._actions if isinstance(action, jsonargparse.ActionConfigFile)]
+        flags = [flag for action in actions for flag in action.option_strings]
+        for number, argument in enumerate(arguments):
+            flag, equals, value = argument.partition("=")
+            path = value if equals else next(iter(arguments[number + 1 :]), "")
+            if flag in flags and Path(path).is_file():
+                try:
+                    read_settings(path, f"The {flag} file {path}")
+                except UsageError as error:
+                    self.error(str(error))
 
     def _present_spelling(self, argument: str) -> str:
         flag = re.match(r"--([A-Za-z][\w-]*)", argument)

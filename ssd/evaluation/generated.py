@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
-
 from ..commands.errors import UsageError
+from ..commands.settings_file import read_settings
 from ..operators.sizes import Size
 from ..pipeline_ssd import SSDPipeline
 from ..pipelines.guidance import number_of_classes
@@ -168,5 +167,4 @@ def _number_of_labels(pipeline: SSDPipeline, wanted: int | None, guidance_scale:
 def _trained_crop_preset(model: Path) -> str | None:
     """How the training images were cropped, if the model's folder says so."""
     path = model / "train_config.yaml"
-    settings = yaml.safe_load(path.read_text()) if path.is_file() else None
-    return settings.get("crop_preset") if isinstance(settings, dict) else None
+    return read_settings(path).get("crop_preset") if path.is_file() else None

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ..commands.errors import UsageError
+from ..sampling.pictures import from_uint8
 from .batches import Batch, BatchMaker, NumberedPictures
 from .features.extractors import Extractor
 from .plan import ROUNDING, MeasurePlan
@@ -59,8 +60,7 @@ class Measured:
     @property
     def images(self) -> torch.Tensor:
         """The pictures of `pixels`, in the order of their numbers: (N, 3, H, W), float32 in [-1, 1]."""
-        pictures = np.stack([self.pixels[i] for i in sorted(self.pixels)])
-        return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return from_uint8(np.stack([self.pixels[i] for i in sorted(self.pixels)]))
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast, gather_object
 
+from ..commands.errors import UsageError
+from ..commands.lock import hold_folder
 from .statistics import FeatureStatistics, empty_sums
 
 T = TypeVar("T")
@@ -35,6 +39,25 @@ def end_processes() -> None:
     """Close the connection between processes, if there is one."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def hold_together(folder: Path | None, state: PartialState) -> Iterator[str | None]:
+    """`hold_folder` for all processes of a run: the main one holds, and all are refused together.
+
+    Yields the note of `hold_folder`, on the main process; None is no folder, and nothing is held.
+    """
+    with ExitStack() as stack:
+        note, refusal = None, ""
+        if folder is not None and state.is_main_process:
+            try:
+                note = stack.enter_context(hold_folder(folder))
+            except UsageError as error:
+                refusal = str(error)
+        refusals = gather_list([refusal], state)
+        if any(refusals):
+            raise UsageError(max(refusals))
+        yield note
 
 
 def work_blocks(count: int, batch_size: int) -> list[Block]:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..commands.files import whole_file, write_json, write_text
-from ..sampling.pictures import image_grid
+from ..sampling.pictures import from_uint8, image_grid
 from .images import ReferencePictures
 from .measure import Measured
 from .plan import SHOWN_IMAGES
@@ -73,7 +72,7 @@ def report_pictures(
 def write_report(report: Report, pictures: Mapping[str, np.ndarray], folder: Path) -> list[Path]:
     """Write report.json, report.md and the pictures; returns the first two."""
     for name, array in pictures.items():
-        images = torch.from_numpy(array).permute(0, 3, 1, 2).float() / 127.5 - 1
+        images = from_uint8(array)
         with whole_file(folder / f"{name}.png") as temporary:
             image_grid(images, len(array) // 2 if name == "neighbours" else None).save(temporary)
     write_json(folder / "report.json", asdict(report))

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import PartialState
-from PIL import Image
 from tqdm.auto import tqdm
 
-from ..commands.errors import UsageError
-from ..commands.files import remove_leftovers, whole_file, write_json
 from ..operators.sizes import Size
+from ..sampling.image_folder import claim_image_folder, missing_images, picture_name, save_picture, write_labels
 from .images import PictureFiles
 from .processes import share
 from .sampler import Sampler
 
 FULL = "generated"
-SETTINGS_FILE = "samples.json"
-LABELS_FILE = "labels.json"
 
 
 @dataclass(frozen=True)
@@ -54,23 +47,9 @@ class SampleFolder:
         UsageError
             When the folder holds images drawn differently.
         """
-        path = self.path / SETTINGS_FILE
-        before = _read_json(path) if path.is_file() else provenance
-        if before != provenance:
-            if not overwrite:
-                name = next(key for key in provenance if before.get(key) != provenance[key])
-                raise UsageError(
-                    f"{self.path} holds images of another run: {name} is {before.get(name)!r} there and "
-                    f"{provenance[name]!r} here; choose another --out, or remove them with --overwrite."
-                )
-            for file in self.path.glob(f"{FULL}*/[0-9]*.png"):
-                file.unlink()
-        for folder in (self.path, *self.path.glob(f"{FULL}*")):
-            remove_leftovers(folder)
-        write_json(path, provenance)
-        labels = self.sampler.image_labels(range(self.num))
-        if labels is not None:
-            write_json(self.path / LABELS_FILE, {"kind": self.sampler.labels, "labels": labels})
+        folders = [folder for folder in self.path.glob(f"{FULL}*") if folder.is_dir()]
+        claim_image_folder(self.path, folders, provenance, self.num, overwrite)
+        write_labels(self.path, self.sampler.labels, self.sampler.image_labels(range(self.num)))
 
     def pictures(self, size: Size) -> PictureFiles:
         """The images of one size; they need not be drawn yet."""
@@ -78,9 +57,7 @@ class SampleFolder:
 
     def missing(self) -> list[int]:
         """Numbers of the images of which a picture is missing at any size, ascending."""
-        folders = [self._folder(size) for size in self._sizes]
-        present = [{entry.name for entry in os.scandir(f)} if f.is_dir() else set() for f in folders]
-        return [i for i in range(self.num) if any(_picture_name(i) not in names for names in present)]
+        return missing_images([self._folder(size) for size in self._sizes], self.num)
 
     def fill(self, state: PartialState) -> None:
         """Draw the missing images, each process its share; every file appears whole or not at all."""
@@ -106,13 +83,7 @@ class SampleFolder:
         return self.path / (FULL if size == self.sampler.size else f"{FULL}_{size[0]}x{size[1]}")
 
     def _file(self, size: Size, index: int) -> Path:
-        return self._folder(size) / _picture_name(index)
-
-
-def save_picture(path: Path, pixels: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 as PNG, whole or not at all."""
-    with whole_file(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+        return self._folder(size) / picture_name(index)
 
 
 @contextmanager
@@ -125,14 +96,3 @@ def sampling_progress(state: PartialState, done: int, total: int) -> Iterator[An
             bar.update(min(len(batch) * state.num_processes, total - bar.n))
 
         yield progress
-
-
-def _picture_name(index: int) -> str:
-    return f"{index:06d}.png"
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, OSError) as error:
-        raise UsageError(f"{path} cannot be read ({error}): remove it and the images beside it.") from error

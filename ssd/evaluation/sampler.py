@@ -7,7 +7,6 @@ processes, nor `batch_size`, nor an interruption can change a pixel.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ import numpy as np
 
 from ..operators.sizes import Size
 from ..pipeline_ssd import SSDPipeline
+from ..sampling.image_folder import sampling_settings
 from ..sampling.many_images import SamplingSettings, draw, image_labels
 from ..sampling.pictures import to_uint8
-from .features.weights import file_sha256
 from .levels import LevelRecorder
 
 
@@ -69,13 +68,8 @@ class Sampler:
     def provenance(self, model: Path) -> dict[str, Any]:
         """What decides over every pixel; written beside the images."""
         return {
-            "model": model_sha256(model),
-            "steps": self.settings.steps,
-            "eta": self.settings.eta,
-            "seed": self.settings.seed,
+            **sampling_settings(model, self.settings),
             "network_batch": self.network_batch,
-            "dtype": self.settings.dtype,
-            "compile": self.settings.compile,
             "labels": self.labels if self.num_labels else None,
             "num_labels": self.num_labels,
             "guidance_scale": self.guidance_scale,
@@ -89,10 +83,3 @@ class Sampler:
         )
         wanted = {self.size: images} | {size: recorder.predictions[size] for size in self.levels}
         return {size: to_uint8(tensor[: len(indices)]) for size, tensor in wanted.items()}
-
-
-def model_sha256(model: Path) -> str:
-    """One hash of a saved pipeline: its configurations and weights."""
-    files = [f for part in ("unet", "scheduler") for f in sorted((model / part).iterdir()) if f.is_file()]
-    lines = [f"{file.relative_to(model)} {file_sha256(file)}" for file in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

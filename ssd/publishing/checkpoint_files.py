@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import warnings
@@ -43,15 +42,6 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], int | No
             "{'model': tensors by name, 'step': number}."
         )
     return weights, step if isinstance(step, int) else None
-
-
-def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _load_safetensors(path: Path) -> dict[str, torch.Tensor]:

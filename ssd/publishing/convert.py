@@ -17,10 +17,11 @@ from typing import Literal
 from flexi_unet.modeling_flexi_unet import FlexiUNet2DModel
 
 from ..commands.errors import exit_on_usage_error
+from ..commands.files import file_sha256
 from ..commands.parser import CommandParser
 from ..pipeline_ssd import SSDPipeline
 from ..scheduling_ssd import SSDScheduler
-from .checkpoint_files import read_checkpoint, sha256_of
+from .checkpoint_files import read_checkpoint
 from .model_card import model_card
 from .published_architecture import Weights
 from .published_checkpoints import AdapterCopies, build_unet, convert_weights
@@ -131,7 +132,7 @@ def _origin(config: ConvertConfig, step: int | None, num_classes: int | None) ->
     facts = {
         "Source": "a checkpoint of https://github.com/prateksha/ScaleSpaceDiffusion, the paper's own code",
         "File": f"`{Path(config.checkpoint).name}`",
-        "SHA-256 of the file": f"`{sha256_of(config.checkpoint)}`",
+        "SHA-256 of the file": f"`{file_sha256(config.checkpoint)}`",
         "Training step": "not in the file" if step is None else str(step),
         "Converted by": "`python -m ssd.publishing.convert`",
     }

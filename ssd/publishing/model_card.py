@@ -9,6 +9,9 @@ from huggingface_hub import ModelCardData
 
 from ..pipeline_ssd import SSDPipeline
 
+LISTED_CLASSES = 20
+"""The most classes that a card names."""
+
 _CARD = """\
 ---
 {metadata}
@@ -98,8 +101,18 @@ def _describe(pipeline: SSDPipeline) -> dict[str, str]:
         "Decoder exit": unet.decoder_exit,
     }
     if unet.num_class_embeds:
-        facts["Classes"] = str(unet.num_class_embeds)
+        facts["Class embeddings"] = str(unet.num_class_embeds)
+    names = getattr(pipeline.unet, "class_names", None)
+    if names is not None:
+        facts["Classes"] = f"{len(names)}: {_listed(names)}"
     return facts
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names, each on one line."""
+    first = [" ".join(name.split()) for name in names[:LISTED_CLASSES]]
+    more = [f"and {len(names) - LISTED_CLASSES} more"] if len(names) > LISTED_CLASSES else []
+    return ", ".join(first + more)
 
 
 def _size_text(size: tuple[int, int]) -> str:

@@ -7,39 +7,74 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers.utils import logging
+
+from flexi_unet import FlexiUNet2DModel
 
 from ..commands.errors import UsageError
-from ..commands.files import whole_folder, write_text
+from ..commands.files import PART, flush_to_disk, whole_file, whole_folder, write_json, write_text
 from ..pipeline_ssd import SSDPipeline
+from ..pipelines.staging import STAGED, complete_pipeline
+from .pipeline_files import DIGESTS, INDEX, build_scheduler, check_network, digests_of, read_classes
 
-PIPELINE_PARTS = ("unet", "scheduler", "model_index.json")
+PIPELINE_PARTS = ("unet", "scheduler", INDEX, DIGESTS, STAGED)
+"""Everything in a folder that belongs to a saved pipeline."""
 
 
 def save_pipeline(pipeline: SSDPipeline, out: Path, card: str | None = None) -> None:
-    """Write `pipeline` into `out` in `save_pretrained` format, replacing an earlier one there.
+    """Write `pipeline` into `out` in `save_pretrained` format, replacing an earlier one there as a whole.
+
+    The new pipeline is written beside the old one and flushed. One rename, to `.next-pipeline`, then makes it the
+    folder's pipeline: from there on `load_pipeline` and `SSDPipeline.from_pretrained` read it in that place, while its
+    files are put where diffusers looks for them; a second rename ends that. A process that is killed at any moment
+    leaves the old or the new pipeline, never a mixture, and the next save completes what it left. Only diffusers' own
+    `DiffusionPipeline.from_pretrained`, which does not know `.next-pipeline`, sees a mixture after such a kill.
 
     Parameters
     ----------
     pipeline : SSDPipeline
     out : pathlib.Path
     card : str, optional
-        Text of the model card, README.md.
+        Text of the model card, README.md, which changes together with the pipeline.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with whole_folder(out / ".pipeline") as saved:
+    _put_in_place(out)
+    with whole_folder(out / STAGED) as saved:
         pipeline.save_pretrained(saved)
-    for part in PIPELINE_PARTS:
-        if (out / part).is_dir():
-            shutil.rmtree(out / part)
-        os.replace(out / ".pipeline" / part, out / part)
-    shutil.rmtree(out / ".pipeline")
-    if card is not None:
-        write_text(out / "README.md", card)
+        write_json(saved / DIGESTS, {"sha256": digests_of(saved)})
+        if card is not None:
+            write_text(saved / "README.md", card)
+    _put_in_place(out)
+
+
+def _put_in_place(out: Path) -> None:
+    """Move the staged pipeline, if there is one, to its place; it stays whole until the last step."""
+    staged = out / STAGED
+    if not staged.is_dir():
+        return
+    for part in sorted(staged.iterdir()):
+        if part.is_dir():
+            with whole_folder(out / part.name) as folder:
+                shutil.copytree(part, folder, copy_function=_link, dirs_exist_ok=True)
+        else:
+            with whole_file(out / part.name, sync=True) as file:
+                _link(part, file)
+    done = out / f"{PART}{os.getpid()}-pipeline"
+    os.replace(staged, done)
+    flush_to_disk(out)
+    shutil.rmtree(done)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name, or copy it where the file system has no links."""
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def load_pipeline(model: str, device: str | None = None, dtype: str = "float32") -> SSDPipeline:
-    """Load a saved pipeline.
+    """Load a saved pipeline, after its files were checked.
 
     Parameters
     ----------
@@ -55,20 +90,17 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "float32")
     UsageError
         When `model` is not a complete SSDPipeline, or the device cannot be used.
     """
-    folder = Path(model)
-    if not (folder / "model_index.json").is_file():
+    folder = complete_pipeline(Path(model))
+    if not (folder / INDEX).is_file():
         raise UsageError(
-            f"--model {model} is not a pipeline: give a folder with model_index.json, such as a finished run's --out."
+            f"--model {model} is not a pipeline: give a folder with {INDEX}, such as a finished run's --out."
         )
-    logging.disable_progress_bar()  # of the loading, which takes a moment
     try:
-        # Only when needed: newer versions of diffusers warn about the name torch_dtype, older ones know no other.
-        chosen = {} if dtype == "float32" else {"torch_dtype": getattr(torch, dtype)}
-        pipeline = SSDPipeline.from_pretrained(folder, **chosen)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        classes = read_classes(folder)
+        scheduler = build_scheduler(folder)
+        pipeline = SSDPipeline(_load_network(folder, classes["unet"], dtype), scheduler)
+    except ValueError as error:
         raise UsageError(f"--model {model} cannot be loaded as an SSDPipeline: {error}") from error
-    finally:
-        logging.enable_progress_bar()
     if device is None:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = accelerator.type if accelerator is not None else "cpu"
@@ -76,3 +108,35 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "float32")
         return pipeline.to(device)
     except RuntimeError as error:
         raise UsageError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def load_unet(model: str | Path, flag: str = "--init_from") -> FlexiUNet2DModel:
+    """The network of a saved pipeline, in float32 on the CPU, after its files were checked.
+
+    Parameters
+    ----------
+    model : str or pathlib.Path
+        A folder that `save_pipeline` wrote.
+    flag : str
+        The flag that named it, for messages.
+
+    Raises
+    ------
+    UsageError
+        When the folder does not hold a network, or a damaged one.
+    """
+    folder = complete_pipeline(Path(model))
+    if not (folder / "unet").is_dir():
+        raise UsageError(f"{flag} {model} is not a pipeline: give a folder with {INDEX} and unet/.")
+    try:
+        return _load_network(folder, FlexiUNet2DModel)
+    except ValueError as error:
+        raise UsageError(f"{flag} {model} cannot be loaded: {error}") from error
+
+
+def _load_network(folder: Path, network: type, dtype: str = "float32") -> FlexiUNet2DModel:
+    check_network(folder, network)
+    # Only when needed: newer versions of diffusers warn about the name torch_dtype, older ones know no other.
+    chosen = {} if dtype == "float32" else {"torch_dtype": getattr(torch, dtype)}
+    loaded = network.from_pretrained(folder / "unet", use_safetensors=True, local_files_only=True, **chosen)  # type: ignore[attr-defined]
+    return loaded.float() if dtype == "float32" else loaded

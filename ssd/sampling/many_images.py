@@ -9,10 +9,9 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
-from diffusers import DiffusionPipeline
 from tqdm.auto import tqdm
 
-from ..commands.errors import UsageError
+from ..commands.errors import BrokenModel, UsageError
 from ..pipeline_ssd import SSDPipeline
 from ..pipelines.guidance import number_of_classes
 from ..seeding import numpy_generator, torch_generator
@@ -85,7 +84,7 @@ def image_labels(indices: Sequence[int], num_labels: int, kind: str = "balanced"
 
 
 def draw(
-    pipeline: DiffusionPipeline,
+    pipeline: SSDPipeline,
     indices: Sequence[int],
     settings: SamplingSettings,
     labels: Sequence[int] | None = None,
@@ -96,10 +95,15 @@ def draw(
     """Images of the given numbers: (B, C, H, W), float32, about [-1, 1], on the pipeline's device.
 
     `max_batch_size` is the most that the network takes at once at full resolution; coarser levels have as many pixels.
+
+    Raises
+    ------
+    BrokenModel
+        When the network gave NaN or infinity: names the first image and the timestep.
     """
     # A batch of one takes another convolution kernel on the CPU, which rounds differently: draw its image twice.
     drawn = list(indices) if len(indices) > 1 else list(indices) * 2
-    images = pipeline(
+    (images,) = pipeline(
         batch_size=len(drawn),
         num_inference_steps=settings.steps,
         eta=settings.eta,
@@ -110,12 +114,25 @@ def draw(
         callback_on_step_end=callback,
         callback_on_step_end_tensor_inputs=("latents", "pred_original_sample"),
         max_batch_size_per_level=max_batch_size,
-    ).images
+        return_dict=False,
+    )
+    _check_finite(pipeline, drawn, settings.dtype)
     return images[: len(indices)]
 
 
+def _check_finite(pipeline: SSDPipeline, indices: Sequence[int], dtype: str) -> None:
+    """Raise a `BrokenModel` if the network gave NaN or infinity for one of the images just drawn."""
+    fault = pipeline.first_fault()
+    if fault is not None:
+        way_out = "its weights are broken" if dtype == "float32" else f"{dtype} is too coarse for it: try float32"
+        raise BrokenModel(
+            f"Image {indices[fault[0]]} cannot be drawn: the network gave NaN or infinity at timestep {fault[1]}, so "
+            f"{way_out}."
+        )
+
+
 def generate(
-    pipeline: DiffusionPipeline,
+    pipeline: SSDPipeline,
     indices: Sequence[int],
     settings: SamplingSettings,
     batch_size: int | None = None,
@@ -143,6 +160,8 @@ def generate(
     images : torch.Tensor
         (B, C, H, W), float32, about [-1, 1], on the pipeline's device.
     """
+    if not indices:
+        return
     limit = max(3, batch_size or default_batch_size(pipeline))
     parts = split_evenly(indices, limit * batches_together(pipeline))
     if settings.compile:
@@ -157,13 +176,13 @@ def generate(
             progress.update(len(part))
 
 
-def default_batch_size(pipeline: DiffusionPipeline) -> int:
+def default_batch_size(pipeline: SSDPipeline) -> int:
     """Images per network call at full resolution: as many pixels as suit the device, few for the caches of a CPU."""
     pixels = CPU_PIXELS if pipeline.device.type == "cpu" else ACCELERATOR_PIXELS
     return max(1, pixels // math.prod(pipeline.scheduler.size_at(-1)))
 
 
-def batches_together(pipeline: DiffusionPipeline) -> int:
+def batches_together(pipeline: SSDPipeline) -> int:
     """How many batches are drawn together, so that coarse levels fill an accelerator as well as the finest does.
 
     A CPU is filled by one batch at every level, and larger ones leave its caches (docs/performance.md).

@@ -20,6 +20,11 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
     return scaled.permute(0, 2, 3, 1).to("cpu", torch.uint8).numpy()
 
 
+def from_uint8(pictures: np.ndarray) -> torch.Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W), float32 in [-1, 1]; `to_uint8` gives the same pictures back."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 def image_grid(images: torch.Tensor, columns: int | None = None) -> Image.Image:
     """A picture of (B, 3, H, W) images in [-1, 1], about square, small ones enlarged by whole factors."""
     factor = max(1, MIN_SIDE // images.shape[-1])

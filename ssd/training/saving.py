@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +13,13 @@ import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from ..commands.errors import TrainingStopped
+from ..commands.errors import TrainingStopped, is_disk_full
 from ..scheduling_ssd import SSDScheduler
 from .checkpoints import TrainState, gather_tensors, save_checkpoint
 from .config import TrainConfig
 from .run_folder import newest_name, save_pipeline_of
 from .summary import mean_gflops, route_costs
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 EXPLOSION = 100
 """Weights whose norm grew by more than this factor since the last save are not saved: no training does that."""
 
@@ -99,7 +96,7 @@ def stop_when_the_disk_is_full(out: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", None) not in DISK_FULL and os.strerror(errno.ENOSPC) not in str(error):
+        if not is_disk_full(error):
             raise
         where = f" for {error.filename}" if isinstance(error, OSError) and error.filename else ""
         raise TrainingStopped(

@@ -1,6 +1,8 @@
 """The parser that all commands share."""
 
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -28,8 +30,11 @@ class Settings:
 
 def parse(*arguments: str) -> Settings:
     parser = CommandParser(prog="command", renamed={"count": "num_images"})
+    parser.add_argument("--config", action="config")
     parser.add_class_arguments(Settings)
-    return Settings(**parser.parse_args(list(arguments)).as_dict())
+    settings = parser.parse_args(list(arguments))
+    settings.pop("config")
+    return Settings(**settings.as_dict())
 
 
 @pytest.mark.parametrize(
@@ -74,3 +79,57 @@ def test_errors_are_one_line(arguments: list[str], parts: list[str], capsys) -> 
     assert lines[0].endswith("See --help.")
     for part in parts:
         assert part in lines[0]
+
+
+def laughs(levels: int = 10) -> str:
+    """A short file that stands for 10^levels texts."""
+    lines = ["l0: &l0 [ha]"]
+    lines += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]" for i in range(1, levels + 1)]
+    return "\n".join([*lines, f"sizes: *l{levels}"])
+
+
+BAD_FILES = {
+    "laughs": (laughs().encode(), "line 1: anchors (&) and aliases (*) are not allowed"),
+    "alias": (b"num_images: &n 3\nsizes: [*n]", "line 1: anchors"),
+    "object": (b"sizes: !!python/object/apply:os.system ['touch pwned']", "tag:yaml.org,2002:python/object/apply"),
+    "tag": (b"num_images: 1\nsizes: !mine [1]", "line 2: the tag !mine is not allowed"),
+    "list": (b"- num_images\n- 3", "is not a list of settings (name: value, one per line)"),
+    "number": (b"3", "is not a list of settings"),
+    "empty": (b"", "it is empty"),
+    "comment": (b"# nothing", "it is empty"),
+    "binary": (bytes(range(256)), "is not a text file in UTF-8"),
+    "latin": ("name: Gr\u00fc\u00dfe".encode("latin-1"), "is not a text file in UTF-8: byte 8"),
+    "zeros": (bytes(100), "is not YAML"),
+    "tabs": (b"num_images: 3\n\tdry_run: true", "found a tab character"),
+    "unfinished": (b"sizes: [1", "line 1"),
+    "nested": (b"sizes: " + b"[" * 100_000, "is not YAML"),
+    "twice": (b"num_images: 1\nnum_images: 2", "sets num_images twice"),
+    "two documents": (b"num_images: 1\n---\nnum_images: 2", "document"),
+    "unhashable": (b"? [1, 2]\n: 3", "unhashable"),
+    "large": (b"# much\n" * 200_000, "at most 1048576"),
+    "unknown name": (b"num_image: 1", "Did you mean 'num_images'?"),
+}
+
+
+@pytest.mark.parametrize("spelling", ["two", "one"])
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_config_files_are_one_line(name: str, spelling: str, tmp_path: Path, capsys) -> None:
+    content, part = BAD_FILES[name]
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    started = time.monotonic()
+    with pytest.raises(SystemExit) as stop:
+        parse(*(["--config", str(path)] if spelling == "two" else [f"--config={path}"]))
+    assert stop.value.code == 2
+    assert time.monotonic() - started < 5
+    [line] = capsys.readouterr().err.splitlines()
+    assert part in line
+    assert name == "unknown name" or str(path) in line
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_good_config_files(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes("\ufeff# Grüße\r\nnum_images: 3\r\nsizes:\r\n  - 1\r\n".encode())
+    assert parse("--config", str(tmp_path / "a.yaml")) == Settings(num_images=3, sizes=[1])
+    (tmp_path / "b.json").write_text('{"dry_run": true}')
+    assert parse("--config", str(tmp_path / "b.json"), "--num_images", "2") == Settings(num_images=2, dry_run=True)

@@ -21,11 +21,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ssd.commands.errors import UsageError
+from ssd.commands.files import file_sha256
 from ssd.evaluation.distances.frechet import frechet_distance
 from ssd.evaluation.features import weights
 from ssd.evaluation.features.extractors import Extractor, load_extractor
 from ssd.evaluation.features.resizing import resize_picture
-from ssd.evaluation.features.weights import OFFICIAL, file_sha256, find_weights, verify
+from ssd.evaluation.features.weights import OFFICIAL, find_weights, verify
 from ssd.evaluation.images import list_pictures
 from ssd.evaluation.measure import Measured, Measurer
 from ssd.evaluation.plan import MeasurePlan

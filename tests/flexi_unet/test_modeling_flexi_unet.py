@@ -177,3 +177,30 @@ def test_gradient_checkpointing_changes_nothing() -> None:
 def test_impossible_networks_are_explained(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small_unet(**changes)
+
+
+def test_names_of_classes_survive_saving(tmp_path) -> None:
+    names = {label: f"class {label}" for label in range(12)}
+    unet = FlexiUNet2DModel(16, block_out_channels=(32, 32), num_class_embeds=13, id2label=names)
+    unet.save_pretrained(tmp_path)
+    loaded = FlexiUNet2DModel.from_pretrained(tmp_path)
+    assert loaded.config.id2label == unet.config.id2label == names
+    assert loaded.class_names == unet.class_names == [f"class {label}" for label in range(12)]
+    assert FlexiUNet2DModel(16, block_out_channels=(32, 32)).class_names is None
+
+
+@pytest.mark.parametrize(
+    ("names", "embeddings", "message"),
+    [
+        ({0: "a"}, None, "has none"),
+        ({0: "a", 1: "b", 2: "c"}, 3, r"classes 0\.\.1 of num_class_embeds=3"),
+        ({0: "a", 2: "b"}, 3, r"for \[0, 2\]"),
+        ({0: "a", "0": "b"}, 3, "must name"),
+        ({"x": "a"}, 2, "mapping of integers"),
+        (["a", "b"], 3, "mapping of integers"),
+        ({0: 5}, 2, "must be texts"),
+    ],
+)
+def test_wrong_names_of_classes(names, embeddings, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FlexiUNet2DModel(16, block_out_channels=(32, 32), num_class_embeds=embeddings, id2label=names)

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 
 from ...commands.errors import UsageError
+from ...commands.files import file_sha256
 from .inception import load_inception, load_module
-from .weights import file_sha256, find_weights, verify
+from .weights import find_weights, verify
 
 PIXEL_SIDE = 8
 

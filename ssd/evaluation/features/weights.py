@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import urllib.error
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ...commands.errors import UsageError
+from ...commands.files import file_sha256
 
 ENVIRONMENT_VARIABLE = "SSD_INCEPTION_WEIGHTS"
 
@@ -80,15 +80,6 @@ def _download(mode: str, official: OfficialWeights, path: Path) -> None:
             f"--inception_weights PATH or the environment variable {ENVIRONMENT_VARIABLE}; "
             "--features pixels needs no weights."
         ) from error
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def verify(path: Path, expected: str | None = None) -> str:

@@ -1,0 +1,205 @@
+"""The files of a saved pipeline, checked before anything of their size is allocated.
+
+A folder has `model_index.json`, `scheduler/scheduler_config.json`, `unet/config.json` and the network's safetensors
+files. Only classes of the list below are built, whatever the files name, and only safetensors files are read. The
+network is built without memory first, and must have the names and shapes of the tensors in the files.
+
+Every function raises a ValueError that names the file and what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DModel
+from diffusers.models.modeling_utils import ModelMixin
+from safetensors import SafetensorError, safe_open
+
+from flexi_unet import FlexiUNet2DModel
+
+from ..commands.files import file_sha256
+from ..scheduling_ssd import SSDScheduler
+
+CLASSES: dict[str, dict[tuple[str, str], type]] = {
+    "unet": {
+        ("flexi_unet.modeling_flexi_unet", "FlexiUNet2DModel"): FlexiUNet2DModel,
+        ("diffusers", "UNet2DModel"): UNet2DModel,
+    },
+    "scheduler": {("ssd.scheduling_ssd", "SSDScheduler"): SSDScheduler},
+}
+"""What a pipeline is made of: part -> (module, class) as model_index.json names it -> class."""
+
+INDEX = "model_index.json"
+DIGESTS = "pipeline.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+DTYPES = ("F64", "F32", "F16", "BF16")
+ADDED_LATER = frozenset({"id2label"})
+"""Settings that older versions did not write; their default stands for what these versions did."""
+
+
+def read_classes(folder: Path) -> dict[str, type]:
+    """The classes that model_index.json names: part -> class."""
+    index = read_object(folder, INDEX)
+    if index.get("_class_name") != "SSDPipeline":
+        raise ValueError(f"{INDEX} names the class {index.get('_class_name')!r} instead of 'SSDPipeline'.")
+    unknown = [name for name in index if not name.startswith("_") and name not in CLASSES]
+    if unknown:
+        raise ValueError(f"{INDEX} names parts that an SSDPipeline does not have: {', '.join(unknown)}.")
+    return {part: _known_class(part, index.get(part)) for part in CLASSES}
+
+
+def _known_class(part: str, entry: Any) -> type:
+    known = CLASSES[part]
+    key = tuple(entry) if isinstance(entry, list) and all(isinstance(name, str) for name in entry) else None
+    if key not in known:
+        allowed = " or ".join(f"{name} of {module}" for module, name in known)
+        raise ValueError(f"{INDEX} says that {part} is {entry!r}; it must be {allowed}.")
+    return known[key]
+
+
+def build_scheduler(folder: Path) -> SSDScheduler:
+    """The process that scheduler/scheduler_config.json describes."""
+    name = "scheduler/scheduler_config.json"
+    settings = read_settings(folder, name, SSDScheduler)
+    try:
+        return SSDScheduler.from_config(settings)
+    except Exception as error:  # settings of unknown origin fail in many ways: ValueError, TypeError, OverflowError, ..
+        raise ValueError(f"{name} does not describe a process: {error}") from error
+
+
+def check_network(folder: Path, network: type[ModelMixin]) -> None:
+    """Compare unet/config.json with the tensors in the safetensors files, and these with their digests."""
+    settings = read_settings(folder, "unet/config.json", network)
+    tensors = read_shapes(folder)
+    _compare(_shapes_of(network, settings, len(tensors)), tensors)
+    _check_digests(folder)
+
+
+def read_object(folder: Path, name: str) -> dict[str, Any]:
+    """The object in a JSON file."""
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read ({error.strerror or error}).") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is damaged: it is not JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} is damaged: it holds a {type(content).__name__} instead of settings by name.")
+    return content
+
+
+def read_settings(folder: Path, name: str, described: type) -> dict[str, Any]:
+    """The settings of a class; those of our own classes must be complete, known and of the right types."""
+    settings = read_object(folder, name)
+    if settings.get("_class_name") != described.__name__:
+        raise ValueError(f"{name} names the class {settings.get('_class_name')!r} instead of '{described.__name__}'.")
+    if described is UNet2DModel:
+        return settings
+    defaults = {p.name: p.default for p in inspect.signature(described).parameters.values()}
+    unknown = [key for key in settings if key not in defaults and not key.startswith("_")]
+    if unknown:
+        raise ValueError(f"{name} has settings that this version does not know: {', '.join(unknown)}.")
+    missing = [key for key in defaults if key not in settings and key not in ADDED_LATER]
+    if missing:
+        raise ValueError(f"{name} lacks settings: {', '.join(missing)}.")
+    for key, default in defaults.items():
+        if not _fits(settings.get(key, default), default):
+            raise ValueError(f"{name}: {key} cannot be {settings[key]!r}; the default is {default!r}.")
+    return settings
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a setting has a type that its default allows; sizes and layers are one integer or several."""
+    if default is None:
+        return True
+    integers = isinstance(value, (list, tuple)) and all(type(item) is int for item in value)
+    if isinstance(default, (bool, str)):
+        return type(value) is type(default)
+    if isinstance(default, float):
+        return type(value) in (int, float) and math.isfinite(value)
+    return integers or (isinstance(default, int) and type(value) is int)
+
+
+def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of all tensors of the network; only the headers of the files are read."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in weight_files(folder):
+        try:
+            with safe_open(folder / name, framework="pt") as file:
+                slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+                wrong = [key for key, part in slices.items() if part.get_dtype() not in DTYPES]
+                if wrong:
+                    raise ValueError(
+                        f"{name} holds {wrong[0]} as {slices[wrong[0]].get_dtype()}; weights are {', '.join(DTYPES)}."
+                    )
+                shapes |= {key: tuple(part.get_shape()) for key, part in slices.items()}
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{name} is truncated or damaged ({error}).") from error
+    return shapes
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of the network's safetensors files: one, or those that an index lists."""
+    if (folder / "unet" / WEIGHTS).is_file():
+        return [f"unet/{WEIGHTS}"]
+    if (folder / "unet" / f"{WEIGHTS}.index.json").is_file():
+        parts = read_object(folder, f"unet/{WEIGHTS}.index.json").get("weight_map")
+        if not isinstance(parts, dict) or not all(isinstance(p, str) and Path(p).name == p for p in parts.values()):
+            raise ValueError(f"unet/{WEIGHTS}.index.json is damaged: its weight_map does not name files.")
+        return [f"unet/{part}" for part in sorted(set(parts.values()))]
+    pickles = sorted(path.name for path in (folder / "unet").glob("*.bin"))
+    hint = f" {pickles[0]} is a pickle, which could run code and is never loaded." if pickles else ""
+    raise ValueError(f"unet/{WEIGHTS} is missing.{hint}")
+
+
+def _shapes_of(network: type[ModelMixin], settings: Mapping[str, Any], num_tensors: int) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the tensors that the settings ask for, without memory for them."""
+    try:
+        layers = settings.get("layers_per_block", 1)
+        num_blocks = sum(layers) if isinstance(layers, (list, tuple)) else layers * len(settings["block_out_channels"])
+        if num_blocks > num_tensors:  # building so many takes very long, even without memory
+            raise ValueError(f"it asks for {num_blocks} residual blocks, but the weights are {num_tensors} tensors.")
+        with torch.device("meta"):
+            state = network.from_config(dict(settings)).state_dict()
+    except Exception as error:  # settings of unknown origin fail in many ways: ValueError, TypeError, RuntimeError, ..
+        raise ValueError(f"unet/config.json does not describe a network: {error}") from error
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _compare(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise a ValueError that names the first tensor of the files that is not as the configuration has it."""
+    missing, surplus = expected.keys() - found.keys(), found.keys() - expected.keys()
+    for kind, names in (("lack", missing), ("have a surplus of", surplus)):
+        if names:
+            raise ValueError(
+                f"The weights do not fit unet/config.json: they {kind} {len(names)} tensors, such as {min(names)}."
+            )
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise ValueError(
+                f"The weights do not fit unet/config.json: {name} is {found[name]} in the file and {shape} by the "
+                "configuration."
+            )
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """What pipeline.json holds: name of a file of weights -> its SHA-256."""
+    return {name: file_sha256(folder / name) for name in weight_files(folder)}
+
+
+def _check_digests(folder: Path) -> None:
+    """Compare the weights with the digests that were written with them; older pipelines have none."""
+    if not (folder / DIGESTS).is_file():
+        return
+    expected = read_object(folder, DIGESTS).get("sha256")
+    if expected != digests_of(folder):
+        raise ValueError(
+            f"The files of weights are not those that {DIGESTS} was written with: they were damaged, or replaced. If "
+            f"you replaced them, delete {DIGESTS}."
+        )

@@ -1,0 +1,209 @@
+"""The sampling command: what may be in its folder, stopped runs, broken models, full disks, one writer."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flexi_unet import FlexiUNet2DModel
+from ssd import SSDPipeline
+from ssd.commands.lock import hold_folder
+from ssd.publishing.saving import save_pipeline
+
+from ..evaluation.conftest import save_model
+
+SAMPLE, EVAL = "sample/sample_ssd.py", "sample/eval_fid.py"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model") / "m")
+
+
+@pytest.fixture
+def flags(model, tmp_path) -> list:
+    return ["--model", model, "--steps", "3", "--device", "cpu", "--out", tmp_path / "out"]
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+
+
+def test_the_settings_are_beside_the_images(flags, tmp_path, run_command) -> None:
+    assert run_command(SAMPLE, *flags, "--num", "3", "--seed", "5", "--eta", "0.5").code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *(f"{i:06d}.png" for i in range(3)),
+        "samples.json",
+    ]
+    settings = json.loads((tmp_path / "out" / "samples.json").read_text())
+    assert len(settings.pop("model")) == 64
+    assert settings == {"steps": 3, "eta": 0.5, "seed": 5, "dtype": "float32", "compile": False, "num": 3}
+
+
+def test_the_same_settings_repeat_and_continue(flags, tmp_path, run_command) -> None:
+    out = tmp_path / "out"
+    assert run_command(SAMPLE, *flags, "--num", "5", "--grid", tmp_path / "whole.png").code == 0
+    whole = pictures(out)
+    for name in ("000001.png", "000004.png"):  # as after a stop
+        (out / name).unlink()
+    (out / ".part-1-000004.png").write_bytes(b"half a picture")
+    (out / "000002.png").touch()
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("0*.png")}
+    animation = ["--animation", tmp_path / "a.gif"]
+    done = run_command(SAMPLE, *flags, "--num", "5", "--grid", tmp_path / "again.png", *animation)
+    assert done.code == 0, done.err
+    assert f"wrote 5 images to {out}; 3 of them were there" in done.out
+    assert pictures(out) == whole
+    assert all((out / name).stat().st_mtime_ns == then for name, then in before.items())
+    assert not list(out.glob(".part-*"))
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
+    assert Image.open(tmp_path / "a.gif").n_frames >= 2
+    assert run_command(SAMPLE, *flags, "--num", "2").code == 0  # fewer
+    assert pictures(out) == whole
+    assert run_command(SAMPLE, *flags, "--num", "7").code == 0  # more
+    assert len(pictures(out)) == json.loads((out / "samples.json").read_text())["num"] == 7
+
+
+def test_images_of_other_settings_are_not_mixed(flags, model, tmp_path, run_command) -> None:
+    out = tmp_path / "out"
+    assert run_command(SAMPLE, *flags, "--num", "4").code == 0
+    (out / "notes.txt").write_text("mine")
+    first = pictures(out)
+    other = save_model(tmp_path / "other", dropout=0.1)
+    for more, part in (
+        (["--seed", "1"], "seed is 0 there and 1 here"),
+        (["--steps", "4"], "steps is 3 there and 4 here"),
+        (["--eta", "0"], "eta is 1.0 there and 0.0 here"),
+        (["--dtype", "bfloat16"], "dtype is 'float32' there and 'bfloat16' here"),
+        (["--model", other], "model is "),
+    ):
+        run_command(SAMPLE, *flags, "--num", "2", *more).assert_one_line_error("another run", part, "--overwrite")
+    assert pictures(out) == first
+    assert run_command(SAMPLE, *flags, "--num", "2", "--seed", "1", "--overwrite").code == 0
+    assert list(pictures(out)) == ["000000.png", "000001.png"]  # the other two would be compared with them
+    assert pictures(out)["000000.png"] != first["000000.png"]
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+@pytest.mark.parametrize("name", ["holiday.jpg", "000007.png"])
+def test_images_of_unknown_origin(name: str, overwrite: list, flags, tmp_path, run_command) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for file in {name, "000009.png"}:
+        Image.new("RGB", (16, 16)).save(out / file)
+    done = run_command(SAMPLE, *flags, "--num", "2", *overwrite)
+    if name == "holiday.jpg" or not overwrite:
+        done.assert_one_line_error("holds images that no samples.json tells the origin of, such as ")
+        assert {path.name for path in out.iterdir()} == {name, "000009.png"}
+    else:
+        assert done.code == 0, done.err
+        assert list(pictures(out)) == ["000000.png", "000001.png"]
+
+
+def test_the_evaluation_refuses_them_too(model, tmp_path, run_command) -> None:
+    generated = tmp_path / "e" / "generated"
+    generated.mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(generated / "000000.png")
+    flags = ["--model", model, "--ref", "digits", "--num", "4", "--steps", "3", "--features", "pixels"]
+    flags += ["--metrics", "fid", "--out", tmp_path / "e"]
+    run_command(EVAL, *flags).assert_one_line_error("such as 000000.png", "--overwrite")
+    assert run_command(EVAL, *flags, "--overwrite").code == 0
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", "{", "[[]]", "\ufeff"])
+def test_damaged_settings(content: str, flags, tmp_path, run_command) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "samples.json").write_text(content)
+    run_command(SAMPLE, *flags, "--num", "2").assert_one_line_error("samples.json")
+
+
+def test_only_named_classes_are_drawn(tmp_path, run_command) -> None:
+    names = {0: "cat", 1: "dog", 2: "owl"}
+    model = save_model(tmp_path / "m", num_class_embeds=4, id2label=names)
+    assert FlexiUNet2DModel.from_pretrained(model / "unet").class_names == ["cat", "dog", "owl"]
+    for script, more in ((SAMPLE, []), (EVAL, ["--ref", "digits", "--features", "pixels", "--metrics", "fid"])):
+        out = tmp_path / script.replace("/", "_")
+        done = run_command(script, "--model", model, "--num", "7", "--steps", "3", "--out", out, *more)
+        assert done.code == 0, done.err
+        assert json.loads((out / "labels.json").read_text())["labels"] == [0, 1, 2, 0, 1, 2, 0]
+
+
+@pytest.fixture(scope="module")
+def broken_model(tmp_path_factory) -> Path:
+    folder = save_model(tmp_path_factory.mktemp("broken") / "m")
+    pipeline = SSDPipeline.from_pretrained(folder)
+    with torch.no_grad():
+        pipeline.unet.conv_out.bias[1] = float("inf")  # which clipping would make white
+    save_pipeline(pipeline, folder)
+    return folder
+
+
+@pytest.mark.parametrize("script", [SAMPLE, EVAL])
+@pytest.mark.parametrize("where", ["out", "elsewhere"])
+def test_a_broken_model_stops_with_the_first_image(script, where, broken_model, tmp_path, run_command) -> None:
+    more = ["--out", tmp_path / "x"] if where == "out" else ["--grid", tmp_path / "x" / "g.png"]
+    if script == EVAL:
+        more = ["--ref", "digits", "--features", "pixels", "--out", tmp_path / ("x" if where == "out" else "x.json")]
+    done = run_command(script, "--model", broken_model, "--num", "5", "--steps", "3", *more)
+    assert done.code == 1
+    [line] = [line for line in done.err.splitlines() if "error" in line or "Traceback" in line]
+    cause = "the network gave NaN or infinity at timestep 999, so its weights are broken."
+    assert line.endswith(f"error: Image 0 cannot be drawn: {cause}")  # after the remains of progress bars
+    assert not list(tmp_path.rglob("*.png"))
+    assert not list(tmp_path.rglob("report.json"))
+
+
+@pytest.mark.parametrize("script", [SAMPLE, EVAL])
+def test_a_damaged_pipeline(script, tmp_path, run_command) -> None:
+    model = save_model(tmp_path / "m")
+    (model / "unet" / "config.json").write_text("{}")
+    more = ["--ref", "digits"] if script == EVAL else ["--grid", tmp_path / "g.png"]
+    done = run_command(script, "--model", model, *more)
+    done.assert_one_line_error("cannot be loaded as an SSDPipeline", "unet/config.json names the class None")
+
+
+@pytest.mark.parametrize("script", [SAMPLE, EVAL])
+def test_one_writer_at_a_time(script, model, tmp_path, run_command) -> None:
+    more = ["--ref", "digits", "--features", "pixels", "--metrics", "fid"] if script == EVAL else []
+    flags = ["--model", model, "--num", "4", "--steps", "3", "--out", tmp_path / "x", *more]
+    with hold_folder(tmp_path / "x"):
+        run_command(script, *flags).assert_one_line_error(f"--out {tmp_path / 'x'} is in use by process ")
+    done = run_command(script, *flags)
+    assert done.code == 0, done.err
+    assert not (tmp_path / "x" / ".lock").exists()
+
+
+LOST = {"000003.png": SAMPLE, "g.png": SAMPLE, "a.gif": SAMPLE, "report.json": EVAL, "report.md": EVAL,
+        "samples.png": EVAL, "samples.json": EVAL, "000002.png": EVAL}  # fmt: skip
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_a_full_disk(lost: str, model, tmp_path, run_command, monkeypatch) -> None:
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if Path(target).name == lost:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(target))
+        replace(source, target)
+
+    out = tmp_path / "x"
+    more = ["--grid", tmp_path / "g.png", "--animation", tmp_path / "a.gif"]
+    if LOST[lost] == EVAL:
+        more = ["--ref", "digits", "--features", "pixels", "--metrics", "fid"]
+    flags = ["--model", model, "--num", "5", "--steps", "3", "--device", "cpu", "--out", out, *more]
+    monkeypatch.setattr(os, "replace", full)
+    done = run_command(LOST[lost], *flags)
+    assert done.code == 1, done.err
+    [line] = [line for line in done.err.splitlines() if line.startswith("error:")]
+    assert "The disk is full: " in line
+    assert f"{lost} was not written" in line
+    assert not list(tmp_path.rglob(".part-*"))
+    monkeypatch.undo()
+    assert run_command(LOST[lost], *flags).code == 0
+    assert all(np.array(Image.open(path)).shape == (16, 16, 3) for path in out.rglob("0*.png"))
