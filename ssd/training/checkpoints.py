@@ -19,12 +19,12 @@ from typing import Any
 import accelerate
 import diffusers
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from flexi_unet import FlexiUNet2DModel
 
-from ..commands.errors import TrainingStopped
+from ..commands.errors import TrainingStopped, UsageError
 from ..commands.files import file_sha256, whole_folder, write_json, write_text
 from .ema import EmaNetworks
 from .engine import sharded_like, whole
@@ -183,6 +183,20 @@ def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
             return checkpoint, skipped
         skipped.append(f"skipped checkpoint {checkpoint.name}: {fault}")
     return None, skipped
+
+
+def check_fits(checkpoint: Path, unet: FlexiUNet2DModel) -> None:
+    """Raise a `UsageError` unless a checkpoint is of a network like `unet`; only names and shapes are read."""
+    own = {name: list(tensor.shape) for name, tensor in unet.state_dict().items()}
+    with safe_open(checkpoint / "unet.safetensors", "pt") as file:
+        theirs = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
+    differing = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
+    if differing:
+        name = differing[0]
+        raise UsageError(
+            f"{checkpoint} is of another network: {name} is {theirs.get(name)} there and {own.get(name)} here. Use the "
+            "settings and the data that the run began with, or another --out."
+        )
 
 
 def load_networks(checkpoint: Path, unet: FlexiUNet2DModel, ema: EmaNetworks) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Literal
 
 from flexi_unet import FlexiUNet2DModel
 
 from ..commands.errors import UsageError
 from ..commands.parser import CommandParser
+from ..publishing.saving import load_unet
 from ..scheduling_ssd import SSDScheduler
 
 BASE_CHANNELS = 128
@@ -314,8 +314,8 @@ def build_scheduler(config: TrainConfig) -> SSDScheduler:
     )
 
 
-def build_unet(config: TrainConfig, num_classes: int | None = None) -> FlexiUNet2DModel:
-    """The network that `config` describes, with new weights; for `num_classes` labels it has one class more, "none"."""
+def build_unet(config: TrainConfig, class_names: Sequence[str] | None = None) -> FlexiUNet2DModel:
+    """The network that `config` describes, with new weights; the last of its class embeddings is "no class"."""
     layers = config.layers_per_block
     widths = stage_widths(config)
     return FlexiUNet2DModel(
@@ -327,17 +327,15 @@ def build_unet(config: TrainConfig, num_classes: int | None = None) -> FlexiUNet
         norm_num_groups=config.norm_num_groups,
         dropout=config.dropout,
         decoder_exit=config.decoder_exit,
-        num_class_embeds=num_classes + 1 if num_classes else None,
+        num_class_embeds=len(class_names) + 1 if class_names else None,
+        id2label=dict(enumerate(class_names)) if class_names else None,
         time_embed_channels=BASE_CHANNELS if config.block_out_channels is None else None,
     )
 
 
 def load_weights(unet: FlexiUNet2DModel, model: str) -> None:
     """Start `unet` from the weights of a saved pipeline with the same architecture."""
-    folder = Path(model) / "unet"
-    if not (folder / "config.json").is_file():
-        raise UsageError(f"--init_from {model} is not a pipeline: give a folder with model_index.json and unet/.")
-    weights = FlexiUNet2DModel.from_pretrained(folder).state_dict()
+    weights = load_unet(model).state_dict()
     own = unet.state_dict()
     wrong = [key for key, value in own.items() if key not in weights or weights[key].shape != value.shape]
     wrong += [key for key in weights if key not in own]

@@ -34,6 +34,9 @@ from ..operators.sizes import Size
 from ..sampling.compiling import compile_network
 from .config import TrainConfig
 
+LOST_CONNECTION = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "NCCL error")
+"""How the libraries below PyTorch say that another process is gone; they raise plain RuntimeErrors."""
+
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """Processes, precision, gradient accumulation and trackers, as `config` and the launcher say."""
@@ -126,7 +129,7 @@ def end_with_the_others(accelerator: Accelerator) -> Iterator[None]:
     try:
         yield
     except (dist.DistError, RuntimeError) as error:
-        lost = isinstance(error, dist.DistError) or "Connection closed by peer" in str(error)
+        lost = isinstance(error, dist.DistError) or any(words in str(error) for words in LOST_CONNECTION)
         if accelerator.num_processes == 1 or not lost:
             raise
         raise TrainingStopped(

@@ -12,6 +12,7 @@ from flexi_unet import FlexiUNet2DModel
 
 from ..commands.files import whole_file
 from ..pipeline_ssd import SSDPipeline
+from ..pipelines.guidance import number_of_classes
 from ..sampling.pictures import image_grid
 from ..scheduling_ssd import SSDScheduler
 from ..seeding import torch_generator
@@ -29,12 +30,12 @@ def save_sample_grid(
     pipeline.set_progress_bar_config(desc="sampling", leave=False, disable=not accelerator.is_main_process)
     share = math.ceil(NUM_SAMPLES / accelerator.num_processes)
     mine = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
-    classes = unet.config.num_class_embeds
+    classes = number_of_classes(unet)
     (images,) = pipeline(
         share,
         num_inference_steps=max(config.sample_steps, config.levels),
         generator=[torch_generator(config.seed, "samples", i) for i in mine],
-        class_labels=[i % (classes - 1) for i in mine] if classes else None,
+        class_labels=[i % classes for i in mine] if classes else None,
         output_type="latent",
         return_dict=False,
     )

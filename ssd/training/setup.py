@@ -18,7 +18,7 @@ from ..commands.lock import hold_folder
 from ..data import ImageStream, open_dataset
 from ..data.dataset import ImageDataset
 from ..scheduling_ssd import SSDScheduler
-from .checkpoints import read_description
+from .checkpoints import check_fits, read_description
 from .config import TrainConfig, build_scheduler, build_unet, load_weights
 from .engine import check_agreement
 from .run_folder import Continuation, check_out_folder, check_same_data, look_into
@@ -92,12 +92,13 @@ def _set_up(config: TrainConfig, num_processes: int) -> Setup:
     if start.checkpoint is not None:
         check_same_data(config, start.checkpoint, dataset.provenance)
     notes += dataset.opening_notes
-    unet = build_unet(config, dataset.num_classes if config.class_conditional else None)
+    unet = build_unet(config, dataset.class_names if config.class_conditional else None)
     scheduler = build_scheduler(config)
     notes += unused_settings(config, unet)
     if config.init_from and start.checkpoint is None:
         load_weights(unet, config.init_from)
     if start.checkpoint is not None:
+        check_fits(start.checkpoint, unet)
         before = read_description(start.checkpoint).progress.global_batch
         config, note = fit_batch_size(config, before, num_processes)
         notes += note

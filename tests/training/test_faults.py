@@ -162,6 +162,17 @@ def test_a_folder_in_use_is_refused_and_one_of_a_dead_holder_taken_over(copied) 
     assert f"was left by process {dead}" in done.out
 
 
+def test_a_checkpoint_of_another_network_is_refused(tmp_path) -> None:
+    """As when the classes of the data changed: the embeddings no longer fit."""
+    images, labels = np.zeros((8, 16, 16, 3), dtype=np.uint8), np.arange(8)
+    flags = [TRAIN, *TINY, "--data", f"npz:{tmp_path / 'a.npz'}", "--out", tmp_path / "x", "--class_conditional"]
+    np.savez(tmp_path / "a.npz", images=images, labels=labels)
+    assert run_script(*flags, "--max_steps", "1").code == 0
+    np.savez(tmp_path / "a.npz", images=images, labels=labels % 3)
+    again = run_script(*flags, "--max_steps", "2", "--resume", "--accept_new_data")
+    again.assert_one_line_error("of another network", "class_embedding.weight is [9, 128] there and [4, 128] here")
+
+
 def kill_at(monkeypatch, module, name: str, call: int, before: bool) -> None:
     """End the process at one call of a function, as kill -9 does."""
     original, calls = getattr(module, name), [0]

@@ -3,6 +3,7 @@
 import functools
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.utils.checkpoint
@@ -109,10 +110,24 @@ def test_bf16_rounds_the_network_and_keeps_float32_weights(plain, tmp_path) -> N
 
 def test_class_labels(tmp_path) -> None:
     out = train(tmp_path / "x", "--class_conditional", "--sample_every", "4", "--sample_steps", "2")
-    assert json.loads((out / "unet/config.json").read_text())["num_class_embeds"] == 11
+    config = json.loads((out / "unet/config.json").read_text())
+    assert config["num_class_embeds"] == 11
+    assert config["id2label"] == {str(digit): str(digit) for digit in range(10)}
     moments = load_file(out / "checkpoints/step_00000004/optimizer.safetensors")["class_embedding.weight.exp_avg"]
     assert 1 < int((moments.abs().amax(dim=1) > 0).sum()) <= 11
     assert Image.open(out / "samples/step_00000004.png").size[0] > 8 * 64
+
+
+def test_labels_with_gaps_are_compacted_and_named_in_the_model(tmp_path) -> None:
+    """Labels 1, 3 and 6: three classes, and no image of any other is ever drawn."""
+    labels = np.array([1, 3, 6, 6, 1, 3, 3, 6])
+    np.savez(tmp_path / "a.npz", images=np.full((8, 16, 16, 3), 9, dtype=np.uint8), labels=labels)
+    flags = [TRAIN, *TINY, "--data", f"npz:{tmp_path / 'a.npz'}", "--out", tmp_path / "x", "--max_steps", "1"]
+    done = run_script(*flags, "--class_conditional", "--num_classes", "7")
+    assert done.code == 0, done.err
+    assert "have no image; 7 classes were asked for" in done.out
+    config = json.loads((tmp_path / "x/unet/config.json").read_text())
+    assert (config["num_class_embeds"], config["id2label"]) == (4, {"0": "1", "1": "3", "2": "6"})
 
 
 def test_workers_change_nothing(plain, tmp_path) -> None:
