@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 from flexi_unet import FlexiUNet2DModel
 
-from ..commands.errors import UsageError
+from ..commands.errors import UsageError, is_disk_full
 from ..commands.files import PART, flush_to_disk, whole_file, whole_folder, write_json, write_text
 from ..pipeline_ssd import SSDPipeline
 from ..pipelines.staging import STAGED, complete_pipeline
@@ -35,15 +36,25 @@ def save_pipeline(pipeline: SSDPipeline, out: Path, card: str | None = None) -> 
     out : pathlib.Path
     card : str, optional
         Text of the model card, README.md, which changes together with the pipeline.
+
+    Raises
+    ------
+    OSError
+        When the disk is full: the earlier pipeline is still there.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _put_in_place(out)
-    with whole_folder(out / STAGED) as saved:
-        pipeline.save_pretrained(saved)
-        write_json(saved / DIGESTS, {"sha256": digests_of(saved)})
-        if card is not None:
-            write_text(saved / "README.md", card)
-    _put_in_place(out)
+    try:
+        _put_in_place(out)
+        with whole_folder(out / STAGED) as saved:
+            pipeline.save_pretrained(saved)
+            write_json(saved / DIGESTS, {"sha256": digests_of(saved)})
+            if card is not None:
+                write_text(saved / "README.md", card)
+        _put_in_place(out)
+    except Exception as error:
+        if is_disk_full(error):  # safetensors' own exception tells neither the number nor the file
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"the pipeline in {out}") from error
+        raise
 
 
 def _put_in_place(out: Path) -> None:

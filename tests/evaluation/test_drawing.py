@@ -15,6 +15,8 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from PIL import Image
 
+from ssd.commands.lock import hold_folder
+
 from ..conftest import ROOT
 from .conftest import EVAL, QUICK, assert_same_report, read_report, save_model
 
@@ -50,6 +52,19 @@ def test_two_processes_give_the_same_report(evaluated, everything, tmp_path) -> 
     assert [process.exitcode for process in started] == [0, 0]
     assert "--num_processes 2" in read_report(tmp_path / "two")["commands"][0]
     assert_same_report(evaluated, tmp_path / "two")
+
+
+def test_all_processes_of_a_second_run_are_refused(everything, tmp_path, capfd) -> None:
+    with hold_folder(tmp_path / "two"):
+        started = start([*everything, "--out", str(tmp_path / "two")], num_processes=2)
+        for process in started:
+            process.join(timeout=120)
+    assert [process.exitcode for process in started] == [2, 2]
+    said = capfd.readouterr().err
+    refusal = f"error: --out {tmp_path / 'two'} is in use by process {os.getpid()} on "
+    assert said.count(refusal) == said.count("error") == 2, said
+    assert "Traceback" not in said
+    assert list((tmp_path / "two").iterdir()) == []
 
 
 @pytest.mark.slow

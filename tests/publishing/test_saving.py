@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from ssd import SSDPipeline
 from ssd.commands.errors import UsageError
@@ -123,3 +125,19 @@ def test_a_file_system_without_links(pipeline: SSDPipeline, tmp_path: Path, monk
     monkeypatch.setattr(os, "link", no_links)
     save_pipeline(marked(pipeline, 1.0), tmp_path)
     assert mark_of(load_pipeline(str(tmp_path), "cpu")) == 1.0
+
+
+@pytest.mark.parametrize("error", [SafetensorError("No space left on device (os error 28)"), OSError(errno.ENOSPC, "")])
+def test_a_full_disk_leaves_the_earlier_pipeline(error, pipeline: SSDPipeline, tmp_path: Path, monkeypatch) -> None:
+    save_pipeline(marked(pipeline, 1.0), tmp_path, card="1.0")
+
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pipeline.unet, "save_pretrained", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        save_pipeline(marked(pipeline, 2.0), tmp_path, card="2.0")
+    assert raised.value.filename == f"the pipeline in {tmp_path}"
+    assert mark_of(load_pipeline(str(tmp_path), "cpu")) == 1.0
+    assert (tmp_path / "README.md").read_text() == "1.0"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
