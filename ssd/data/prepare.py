@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..commands.errors import UsageError, exit_on_usage_error
+from ..commands.lock import hold_folder
+from ..commands.output_paths import check_output_folder
 from ..commands.parser import CommandParser
 from .conversions import conversion_notes
 from .dataset import PixelDataset
@@ -84,8 +86,12 @@ def main(arguments: list[str] | None = None) -> None:
         if config.res < 1 or workers < 1:
             raise UsageError(f"--res and --workers must be at least 1, got {config.res} and {workers}.")
         dataset = open_original(spec, config)
+        check_output_folder(config.out, "--out")
         try:
-            manifest, made = write_copy(dataset, Path(config.out), workers)
+            with hold_folder(config.out) as takeover:
+                if takeover is not None:
+                    print(f"note: {takeover}")  # noqa: T201
+                manifest, made = write_copy(dataset, Path(config.out), workers)
         except KeyboardInterrupt:
             raise SystemExit("interrupted: run the same command again to continue") from None
     print(f"{manifest.count} images of {manifest.size} x {manifest.size} in {config.out}, {made} of them made now.")  # noqa: T201

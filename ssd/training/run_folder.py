@@ -14,6 +14,7 @@ from ..commands.errors import UsageError
 from ..commands.files import PART, remove_leftovers, write_text
 from ..commands.lock import LOCK_NAME
 from ..commands.output_paths import check_output_folder
+from ..commands.settings_file import read_settings
 from ..pipeline_ssd import SSDPipeline
 from ..publishing.model_card import model_card
 from ..publishing.saving import PIPELINE_PARTS, save_pipeline
@@ -201,13 +202,10 @@ def _settings_before(out: Path, checkpoint: Path | None) -> dict[str, Any]:
     """The settings of the run in `out`, under their present names."""
     path = out / CONFIG_FILE
     try:
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(before, dict):
-            raise ValueError("it is not a list of settings")
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        before = read_settings(path)
+    except UsageError as error:
         if checkpoint is None:
-            reason = " ".join(str(error).split())
-            raise UsageError(f"{path} is damaged ({reason}): delete the run with --overwrite.") from error
+            raise UsageError(f"{error} This run has no checkpoint: delete it with --overwrite.") from error
         before = read_description(checkpoint).settings  # the same
     return {RENAMED.get(name, name): value for name, value in before.items()}
 

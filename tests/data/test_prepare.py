@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from ssd.commands.errors import UsageError
+from ssd.commands.lock import hold_folder
 from ssd.data import open_dataset
 from ssd.data import prepare as command
 from ssd.data.prepared.copying import JOURNAL, write_copy
@@ -262,3 +263,36 @@ def test_copies_are_read_by_worker_processes(archive, tmp_path) -> None:
     batches = torch.utils.data.DataLoader(copy, 32, num_workers=2)
     images = torch.cat([batch["image"] for batch in batches])
     assert torch.equal(images, torch.stack([item["image"] for item in copy]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"count": -1}, "count -1"),
+        ({"count": "many"}, "count"),
+        ({"size": 1.5}, "size"),
+        ({"labels": "../../labels.npy"}, "labels '../../labels.npy'"),
+        ({"num_classes": 0}, "num_classes 0"),
+        ({"class_names": ["a"]}, "1 class_names for 7 classes"),
+        ({"class_names": 3}, "class_names"),
+        ({"bad_images": "x"}, "bad_images"),
+        ({"conversions": [1]}, "conversions"),
+    ],
+)
+def test_a_damaged_manifest_is_one_line(prepare, archive, tmp_path, change: dict, message: str) -> None:
+    out = tmp_path / "copy"
+    assert prepare(archive, "--res", "16", "--out", out, "--workers", "1").code == 0
+    path = out / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UsageError, match="manifest.json is damaged") as caught:
+        open_dataset(f"prepared:{out}", 16)
+    assert message in str(caught.value)
+
+
+def test_a_copy_has_one_writer(prepare, archive, tmp_path) -> None:
+    out = tmp_path / "copy"
+    with hold_folder(out):
+        refused = prepare(archive, "--res", "16", "--out", out, "--workers", "1")
+    refused.assert_one_line_error(f"process {os.getpid()}", "give another folder")
+    assert prepare(archive, "--res", "16", "--out", out, "--workers", "1").code == 0
+    assert not (out / ".lock").exists()

@@ -66,7 +66,7 @@ def test_damaged_settings_are_taken_from_the_checkpoint(copied, run, content: by
     shutil.rmtree(copied / "checkpoints")
     (copied / "train_config.yaml").write_bytes(content)
     (copied / "model_index.json").unlink()
-    resume(copied).assert_one_line_error("train_config.yaml is damaged", "--overwrite")
+    resume(copied).assert_one_line_error("train_config.yaml", "--overwrite")
 
 
 def test_a_damaged_log_is_kept_and_a_new_one_begins(copied) -> None:

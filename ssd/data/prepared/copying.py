@@ -28,24 +28,25 @@ from tqdm.auto import tqdm
 
 from ...commands.errors import UsageError
 from ...commands.files import PART, flush_to_disk, whole_file
+from ...commands.lock import LOCK_NAME
 from ...sampling.pictures import image_grid
 from ..conversions import count_flags
 from ..dataset import PixelDataset
 from ..transforms import pixels_to_tensor
 from .manifest import (
     EARLIER_VERSION,
+    LABELS,
     MANIFEST,
     SETTINGS,
     VERSION,
     CopySettings,
     Manifest,
-    read_settings,
-    write_settings,
+    read_record,
+    write_record,
 )
 from .store import PixelStore
 
 JOURNAL = "journal.npy"
-LABELS = "labels.npy"
 PREVIEW = "preview.png"
 ROW = np.dtype([("digest", np.uint8, 32), ("source", np.int64), ("conversions", np.uint8)])
 BLOCK = 64
@@ -125,7 +126,7 @@ def write_copy(dataset: PixelDataset, out: Path, workers: int = 1) -> tuple[Mani
     """
     settings = settings_of(dataset)
     if is_finished(out, settings):
-        return read_settings(out / MANIFEST, Manifest), 0
+        return read_record(out / MANIFEST, Manifest), 0
     job = CopyJob(dataset, out, settings)
     start_folder(job, settings)
     made = _run(job, workers)
@@ -143,7 +144,7 @@ def is_finished(out: Path, settings: CopySettings) -> bool:
     """Whether the folder holds the whole copy; raises `UsageError` when it holds something else."""
     for name, kind in ((MANIFEST, Manifest), (SETTINGS, CopySettings)):
         if (out / name).exists():
-            there = asdict(read_settings(out / name, kind))
+            there = asdict(read_record(out / name, kind))
             if there["version"] != VERSION:
                 raise UsageError(f"{out} {EARLIER_VERSION}: give another --out, or delete it.")
             differing = [key for key, value in asdict(settings).items() if there[key] != value]
@@ -154,7 +155,9 @@ def is_finished(out: Path, settings: CopySettings) -> bool:
                     "give another --out, or delete it."
                 )
             return kind is Manifest
-    if out.exists() and (not out.is_dir() or any(not file.name.startswith(PART) for file in out.iterdir())):
+    if out.exists() and (
+        not out.is_dir() or any(not file.name.startswith((PART, LOCK_NAME)) for file in out.iterdir())
+    ):
         raise UsageError(f"{out} is not empty and is not a prepared copy: give a new folder to --out.")
     return False
 
@@ -164,7 +167,7 @@ def start_folder(job: CopyJob, settings: CopySettings) -> None:
     for left_by_a_kill in job.out.glob(f"{PART}*"):
         left_by_a_kill.unlink()
     if not (job.out / SETTINGS).exists():
-        write_settings(job.out / SETTINGS, settings)
+        write_record(job.out / SETTINGS, settings)
     job.store.create()
     if not (job.out / JOURNAL).exists():
         _save_array(job.out / JOURNAL, np.zeros(settings.count, dtype=ROW))
@@ -222,7 +225,7 @@ def _finish(job: CopyJob, settings: CopySettings) -> Manifest:
     )
     for file in job.out.iterdir():
         flush_to_disk(file)
-    write_settings(job.out / MANIFEST, manifest)
+    write_record(job.out / MANIFEST, manifest)
     return manifest
 
 

@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jsonargparse import ArgumentError, ArgumentParser
+
 from ...commands.errors import UsageError
 from ...commands.files import write_json
 
 SETTINGS = "settings.json"
 MANIFEST = "manifest.json"
+LABELS = "labels.npy"
 FORMAT = "packed"
 VERSION = 2
 """1: pictures were not turned by their EXIF tag, transparency was dropped, and deep grey was clipped to 8 bits."""
@@ -90,7 +93,7 @@ class Manifest(CopySettings):
         return {"read": self.count, **self.conversions}
 
 
-def read_settings(path: Path, kind: type[T]) -> T:
+def read_record(path: Path, kind: type[T]) -> T:
     """Read one of the two files, of this version or of version 1; every field must be there, and no other."""
     try:
         content = json.loads(path.read_text())
@@ -107,9 +110,32 @@ def read_settings(path: Path, kind: type[T]) -> T:
     known = isinstance(content, dict) and set(content) - {"class_names"} == expected
     if not known or content["version"] not in (1, VERSION):
         raise UsageError(f"{path} was not written by this version of ssd.data.prepare: prepare the copy again.")
-    return kind(**content)
+    try:
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(kind)
+        record = kind(**parser.parse_object(content).as_dict())
+        wrong = _wrong_field(record)
+    except ArgumentError as error:
+        wrong = " ".join(str(error).split())
+    if wrong:
+        raise UsageError(f"{path} is damaged ({wrong}): prepare the copy again.")
+    return record
 
 
-def write_settings(path: Path, content: CopySettings) -> None:
+def _wrong_field(record: CopySettings) -> str:
+    """What no copy has, in words; empty for a sound record."""
+    if record.size < 1 or record.count < 1 or record.format != FORMAT:
+        return f"size {record.size}, count {record.count}, format {record.format}"
+    if record.num_classes is not None and record.num_classes < 1:
+        return f"num_classes {record.num_classes}"
+    if isinstance(record, Manifest):
+        if record.labels not in (None, LABELS):
+            return f"labels {record.labels!r}"
+        if record.class_names is not None and len(record.class_names) != record.num_classes:
+            return f"{len(record.class_names)} class_names for {record.num_classes} classes"
+    return ""
+
+
+def write_record(path: Path, content: CopySettings) -> None:
     """Write one of the two files whole or not at all, and wait until the disk has it."""
     write_json(path, asdict(content), sync=True)

@@ -14,7 +14,7 @@ from ..dataset import PixelDataset
 from ..labels import number_classes, number_labels
 from ..request import DataRequest
 from ..transforms import PRESETS
-from .manifest import EARLIER_VERSION, MANIFEST, SETTINGS, VERSION, Manifest, read_settings
+from .manifest import EARLIER_VERSION, MANIFEST, SETTINGS, VERSION, Manifest, read_record
 from .store import PixelStore
 
 logger = logging.getLogger("ssd")
@@ -71,7 +71,7 @@ class PreparedImages(PixelDataset):
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a finished copy."""
     if (folder / MANIFEST).is_file():
-        return read_settings(folder / MANIFEST, Manifest)
+        return read_record(folder / MANIFEST, Manifest)
     if (folder / SETTINGS).is_file():
         raise UsageError(f"The copy in {folder} is not finished: run the same ssd.data.prepare command again.")
     raise UsageError(f"{folder} has no {MANIFEST}: make a copy with  python -m ssd.data.prepare SPEC --out {folder}.")
