@@ -284,7 +284,7 @@ def test_a_damaged_manifest_is_one_line(prepare, archive, tmp_path, change: dict
     assert prepare(archive, "--res", "16", "--out", out, "--workers", "1").code == 0
     path = out / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(UsageError, match="manifest.json is damaged") as caught:
+    with pytest.raises(UsageError, match=r"manifest\.json is damaged") as caught:
         open_dataset(f"prepared:{out}", 16)
     assert message in str(caught.value)
 
