@@ -20,7 +20,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from ssd.commands.errors import UsageError, exit_on_usage_error
+from ssd.commands.errors import UsageError, exit_on_usage_error, printable
 from ssd.commands.files import write_json
 from ssd.commands.parser import CommandParser
 from ssd.evaluation.config import EvalConfig, FeatureSettings, StatsConfig
@@ -199,7 +199,7 @@ def square_side(size: Size) -> int:
 def warn(warnings: Sequence[str], here: bool = True) -> None:
     """Print warnings, on one process."""
     for warning in warnings if here else ():
-        print(f"warning: {warning}", file=sys.stderr)
+        print(printable(f"warning: {warning}"), file=sys.stderr)
 
 
 def show(metrics: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ from diffusers.optimization import get_scheduler
 from tqdm.auto import tqdm
 
 from ssd import SSDScheduler
-from ssd.commands.errors import TrainingStopped, exit_on_usage_error
+from ssd.commands.errors import TrainingStopped, exit_on_usage_error, printable
 from ssd.data import ImageData
 from ssd.data.conversions import conversion_notes
 from ssd.operators.placing import to_device
@@ -64,7 +64,7 @@ def main() -> None:
     if accelerator.is_main_process:
         print(setup.summary)
         for note in setup.notes:
-            print(f"note: {note}")
+            print(printable(f"note: {note}"))
     if not config.dry_run:
         with (
             exit_on_usage_error(),
@@ -197,7 +197,7 @@ def train(run: Run) -> None:
     conversions = conversion_notes(summed(accelerator, run.dataset.conversion_counts()), config.background)
     if accelerator.is_main_process:
         for note in conversions:
-            print(f"note: {note}")
+            print(printable(f"note: {note}"))
         how = f"Stopped by {stop.received or 'another process'}" if progress.step < config.total_steps else "Finished"
         print(f"{how} after {progress.step} steps: {config.out}/ holds {', '.join(what_is_written(Path(config.out)))}.")
 

@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..commands.errors import UsageError, exit_on_usage_error
+from ..commands.errors import UsageError, exit_on_usage_error, printable
 from ..commands.lock import hold_folder
 from ..commands.output_paths import check_output_folder
 from ..commands.parser import CommandParser
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(note)  # noqa: T201
     if manifest.bad_images:
         shown = ", ".join(manifest.bad_images[:5]) + (", .." if len(manifest.bad_images) > 5 else "")
-        print(f"{len(manifest.bad_images)} unreadable images were replaced, all in manifest.json: {shown}")  # noqa: T201
+        print(f"{len(manifest.bad_images)} unreadable images were replaced, all in manifest.json: {printable(shown)}")  # noqa: T201
     print(f"Train with  --data prepared:{config.out} --res {manifest.size}")  # noqa: T201
 
 

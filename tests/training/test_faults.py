@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from ssd import SSDPipeline
@@ -171,6 +172,19 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path) -> None:
     np.savez(tmp_path / "a.npz", images=images, labels=labels % 3)
     again = run_script(*flags, "--max_steps", "2", "--resume", "--accept_new_data")
     again.assert_one_line_error("of another network", "class_embedding.weight is [9, 128] there and [4, 128] here")
+
+
+def test_names_do_not_steer_the_terminal(tmp_path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (16, 16)).save(folder / "a.png")
+    (folder / "dead\x1b[2Jlink.png").symlink_to(folder / "nowhere")
+    flags = [TRAIN, *TINY, "--data", f"folder:{folder}", "--out", tmp_path / "x", "--max_steps", "1"]
+    done = run_script(*flags)
+    assert done.code == 0, done.err
+    assert "dead\\x1b[2Jlink.png" in done.out
+    (folder / "bad\x1b[2J.png").write_text("not a picture")
+    run_script(*flags, "--overwrite").assert_one_line_error("bad\\x1b[2J.png is not an image")
 
 
 def kill_at(monkeypatch, module, name: str, call: int, before: bool) -> None:
