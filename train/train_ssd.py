@@ -48,7 +48,7 @@ from ssd.training.engine import (
 from ssd.training.guard import StepGuard
 from ssd.training.interruption import StopRequest
 from ssd.training.log import CsvTracker, TrainingLog
-from ssd.training.run_folder import newest_name, prepare_out_folder, what_is_written
+from ssd.training.run_folder import prepare_out_folder, what_is_safe, what_is_written
 from ssd.training.samples import save_sample_grid
 from ssd.training.saving import RunSaver, stop_when_the_disk_is_full
 from ssd.training.setup import Setup, claim_folder, set_up
@@ -216,8 +216,8 @@ def after_step(run: Run, stop: bool) -> bool:
         run.bar.set_postfix(loss=f"{row.values['loss']:.4f}", img_s=f"{row.values['images_per_second']:.0f}")
         if row.bad_in_a_row >= (min(config.max_bad_steps, step - run.first_step) if last else config.max_bad_steps):
             raise TrainingStopped(
-                f"{row.bad_in_a_row} steps in a row had a gradient that is not finite. The last good checkpoint is "
-                f"{newest_name(Path(config.out))}: try a lower --learning_rate, or --max_grad_norm 1."
+                f"{row.bad_in_a_row} steps in a row had a gradient that is not finite. "
+                f"{what_is_safe(Path(config.out))}: try a lower --learning_rate, or --max_grad_norm 1."
             )
         stopping = row.stop
     if config.sample_every and (step % config.sample_every == 0 or last):

@@ -229,10 +229,10 @@ def what_is_written(out: Path) -> list[str]:
     return [said for said, name in parts.items() if (out / name).exists()]
 
 
-def newest_name(out: Path) -> str:
-    """The newest complete checkpoint of a run, for messages."""
+def what_is_safe(out: Path) -> str:
+    """Which checkpoint of a run is complete, for messages."""
     newest, _ = find_newest(out / "checkpoints")
-    return str(newest) if newest else "none yet"
+    return f"The last good checkpoint is {newest}" if newest else "There is no good checkpoint yet"
 
 
 def training_card(

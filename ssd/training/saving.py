@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from ..commands.errors import TrainingStopped, is_disk_full
 from ..scheduling_ssd import SSDScheduler
 from .checkpoints import TrainState, gather_tensors, save_checkpoint
 from .config import TrainConfig
-from .run_folder import newest_name, save_pipeline_of
+from .run_folder import save_pipeline_of, what_is_safe
 from .summary import mean_gflops, route_costs
 
 EXPLOSION = 100
@@ -83,16 +84,20 @@ class RunSaver:
         if not norm <= EXPLOSION * self._norm:
             raise TrainingStopped(
                 f"The weights have exploded: their norm is {norm:.3g} at step {step} and was {self._norm:.3g} at step "
-                f"{self._norm_step}. They are not saved. The last good checkpoint is "
-                f"{newest_name(Path(self._config.out))}: continue with --resume and a lower --learning_rate, or with "
-                "--max_grad_norm 1."
+                f"{self._norm_step}. They are not saved. {what_is_safe(Path(self._config.out))}: continue with "
+                "--resume and a lower --learning_rate, or with --max_grad_norm 1."
             )
         self._norm, self._norm_step = norm, step
 
 
 @contextmanager
 def stop_when_the_disk_is_full(out: Path) -> Iterator[None]:
-    """Turn the error into one line that says what is safe, wherever it happened."""
+    """Turn the error into one line that says what is safe, wherever it happened.
+
+    A tracker writes in a thread of its own, whose traceback would be shown: the error reaches the main thread, too.
+    """
+    others = threading.excepthook
+    threading.excepthook = lambda args: None if is_disk_full(args.exc_value) else others(args)  # type: ignore[arg-type]
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -100,9 +105,10 @@ def stop_when_the_disk_is_full(out: Path) -> Iterator[None]:
             raise
         where = f" for {error.filename}" if isinstance(error, OSError) and error.filename else ""
         raise TrainingStopped(
-            f"There is no space{where} ({error}). The last good checkpoint is {newest_name(out)}: free some space and "
-            "continue with --resume."
+            f"There is no space{where} ({error}). {what_is_safe(out)}: free some space and continue with --resume."
         ) from error
+    finally:
+        threading.excepthook = others
 
 
 def norm_of(tensors: dict[str, torch.Tensor]) -> float:
