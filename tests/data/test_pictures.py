@@ -182,7 +182,7 @@ def test_any_folder(tmp_path_factory, data: st.DataObject) -> None:
     assert dataset.conversion_notes() == expected_notes(made)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_conversions_in_worker_processes_are_counted(pictures, folder, tmp_path, method: str) -> None:
     dataset = open_dataset(f"folder:{folder}", SIDE)
     options = {"num_workers": 2 if method == "fork" else 1, "multiprocessing_context": method, "batch_size": 64}

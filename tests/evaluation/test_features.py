@@ -175,7 +175,8 @@ def start_method() -> Iterator[Callable[[str], None]]:
     multiprocessing.set_start_method(before, force=True)
 
 
-@pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_spawned_workers(method: str, folders, module_file, start_method) -> None:
     """clean-fid's own loader fails here: its resizers are closures. Python 3.14 starts workers in this way."""
     start_method(method)
