@@ -9,7 +9,7 @@ DEMO_SAMPLE := python sample/sample_ssd.py --model $(RUN) --num 64 --seed 0 --gr
 DEMO_EVAL := python sample/eval_fid.py --model $(RUN) --ref digits --features pixels --num 512
 
 # One process per core, each with one thread.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 export PATH := $(abspath $(BIN)):$(PATH)
 
