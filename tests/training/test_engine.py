@@ -48,9 +48,10 @@ def test_two_processes_are_one_with_twice_the_batch(one, tmp_path, fsdp: bool) -
     assert (progress["images"], progress["batches"], progress["global_batch"]) == (48, 12, 4)
 
 
-def test_one_level_needs_no_search_for_unused_parameters(tmp_path) -> None:
+@pytest.mark.parametrize("fsdp", [False, True], ids=["DDP", "FSDP2"])
+def test_one_level_needs_no_search_for_unused_parameters(tmp_path, fsdp: bool) -> None:
     flags = [*TINY, *GROUPS, "--data", "digits", "--levels", "1", "--block_out_channels", "[32,64]", "--max_steps", "2"]
-    done = run_two(tmp_path / "two", *flags, "--batch_size", "2")
+    done = run_two(tmp_path / "two", *flags, "--batch_size", "2", fsdp=fsdp)
     assert done.code == 0, done.err
     assert run_script(TRAIN, *flags, "--batch_size", "4", "--out", tmp_path / "one").code == 0
     assert largest_difference(final_tensors(tmp_path / "two", 2), final_tensors(tmp_path / "one", 2)) < 1e-6
