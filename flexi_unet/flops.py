@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
+
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .modeling_flexi_unet import FlexiUNet2DModel
+from .modeling_resized_unet import ResizedUNet2DModel
 from .routing import Size
 
 
-def count_gflops(unet: FlexiUNet2DModel, input_size: Size, output_size: Size) -> float:
+def count_gflops(unet: FlexiUNet2DModel | ResizedUNet2DModel, input_size: Size, output_size: Size) -> float:
     """GFLOPs of one image through the route (a multiply-add counts as two), on the meta device.
 
     Parameters
     ----------
-    unet : FlexiUNet2DModel
+    unet : FlexiUNet2DModel or ResizedUNet2DModel
         Only its configuration is used.
     input_size, output_size : (height, width)
-        Sizes of stages.
+        The sizes of x_t and of the prediction.
     """
     # Not from_config: it forgets the arguments that were passed by position.
     settings = {name: value for name, value in unet.config.items() if not name.startswith("_")}
-    with torch.device("meta"), torch.no_grad():
-        twin = FlexiUNet2DModel(**settings)
-        sample = torch.empty(1, twin.config.in_channels, *input_size)
-        labels = torch.zeros(1, dtype=torch.int64) if twin.config.num_class_embeds else None
-        with FlopCounterMode(display=False) as counter:
-            twin(sample, torch.zeros(1), labels, output_size=output_size)
+    twin = _without_memory(type(unet), json.dumps(settings))
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        sample = torch.empty(1, unet.config.in_channels, *input_size)
+        labels = torch.zeros(1, dtype=torch.int64) if unet.config.num_class_embeds else None
+        twin(sample, torch.zeros(1), labels, output_size=output_size)
     return counter.get_total_flops() / 1e9
+
+
+@lru_cache(maxsize=8)
+def _without_memory(network: type[nn.Module], settings: str) -> nn.Module:
+    """The same network on the meta device, built once for all its routes."""
+    with torch.device("meta"):
+        return network(**json.loads(settings))

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.attention import AttentionMixin
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
@@ -18,11 +17,10 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
+from .loading import aligned
+from .resizing import resize
 from .routing import DECODER_EXITS, Route, Size, plan_route, stage_sizes
 from .stages import NORM_EPS, BlockSettings, DecoderStage, EncoderStage, MiddleStage, zero_init
-
-MEMORY_ALIGNMENT = 64
-"""Bytes to which PyTorch aligns CPU tensors of its own."""
 
 
 class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
@@ -125,17 +123,8 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load a saved network (see diffusers' `ModelMixin`), with its weights where arithmetic is reproducible.
-
-        safetensors maps tensors at any offset of the file, and on unaligned memory the CPU's vector kernels round
-        differently: without the copy a loaded network would give other last digits than the one that was saved.
-        """
-        result = super().from_pretrained(*args, **kwargs)
-        model = result[0] if isinstance(result, tuple) else result
-        for parameter in model.parameters():
-            if parameter.device.type == "cpu" and parameter.data_ptr() % MEMORY_ALIGNMENT:
-                parameter.data = parameter.data.clone()
-        return result
+        """Load a saved network (see diffusers' `ModelMixin`), with its weights where arithmetic is reproducible."""
+        return aligned(super().from_pretrained(*args, **kwargs))
 
     @property
     def class_names(self) -> list[str] | None:
@@ -163,20 +152,20 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         Parameters
         ----------
         sample : torch.Tensor
-            x_t, shape (B, C, H, W); (H, W) is the size of a stage.
+            x_t, shape (B, C, H, W), up to the full resolution. A size between two stages is resized to the finer one.
         timestep : int, float or tensor of shape (), (1,) or (B,)
         class_labels : torch.Tensor, optional
             Shape (B,), integers; needed exactly when the model has class embeddings.
         return_dict : bool
             Whether to return a `UNet2DOutput` rather than a tuple.
         output_size : int or (height, width), optional
-            The size of a stage, no smaller than the input; default the input's size. By name only: what stands before
-            it has the order of diffusers' `UNet2DModel`.
+            No smaller than the input; default the input's size. By name only: what stands before it has the order of
+            diffusers' `UNet2DModel`.
 
         Raises
         ------
         ValueError
-            For sizes that belong to no stage, an output smaller than the input, or class labels that are missing or
+            For sizes above the full resolution, an output smaller than the input, or class labels that are missing or
             not understood.
 
         Returns
@@ -190,7 +179,7 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         temb = self._embed(timestep, class_labels, sample.device)
 
         if route.upsample_to is not None:
-            sample = F.interpolate(sample, size=route.upsample_to, mode="bilinear", align_corners=False)
+            sample = resize(sample, route.upsample_to)
         x = self.conv_in(sample)
         x = _adapt(self.entry_adapters, self._entry_widths[route.entry_stage], x)
 
@@ -204,6 +193,8 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
 
         x = _adapt(self.exit_adapters, x.shape[1], x)
         x = self.conv_out(self.conv_act(self.conv_norm_out(x)))
+        if route.downsample_to is not None:
+            x = resize(x, route.downsample_to)
         return UNet2DOutput(sample=x) if return_dict else (x,)
 
     def _embed(

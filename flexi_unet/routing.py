@@ -4,6 +4,9 @@ Pure Python, so that every pair of sizes can be read and tested without a networ
 (height >> k, width >> k); 0 is the finest. The encoder runs from the input's stage down to the coarsest one, the
 decoder climbs from there to the output's stage. The rules are those of arXiv:2603.08709, figure 4, and of
 its published networks.
+
+A size need not be that of a stage (ours, for images that shrink by any step): it belongs to the coarsest stage that is as
+large, or to the coarsest of all, and is resized on the way in and on the way out.
 """
 
 from __future__ import annotations
@@ -49,6 +52,8 @@ class Route:
     ----------
     upsample_to : (height, width) or None
         The input is first upsampled (bilinear) to this size.
+    downsample_to : (height, width) or None
+        The output is downsampled (bilinear, antialiased) to this size at last.
     encoder : tuple of int
         Encoder stages in the order in which they run: entry stage, .., coarsest.
     decoder : tuple of DecoderStep
@@ -56,6 +61,7 @@ class Route:
     """
 
     upsample_to: Size | None
+    downsample_to: Size | None
     encoder: tuple[int, ...]
     decoder: tuple[DecoderStep, ...]
 
@@ -99,7 +105,7 @@ def plan_route(
     Parameters
     ----------
     input_size, output_size : (height, width)
-        Sizes of stages; the output is no smaller than the input.
+        Up to the full resolution; the output is no smaller than the input.
     sizes : sequence of (height, width)
         Sizes of the stages, fine to coarse, as from `stage_sizes`.
     layers_per_block : sequence of int
@@ -111,23 +117,17 @@ def plan_route(
     Raises
     ------
     ValueError
-        For a size that belongs to no stage, or an output smaller than the input.
+        For a size above the full resolution, or an output smaller than the input.
     """
     sizes = [(height, width) for height, width in sizes]
-    for name, size in (("input", input_size), ("output", output_size)):
-        if tuple(size) not in sizes:
-            allowed = ", ".join(f"{h} x {w}" for h, w in sizes)
-            raise ValueError(f"The {name} is {size[0]} x {size[1]} pixels; this network works at {allowed}.")
-    entry, exit_ = sizes.index((input_size[0], input_size[1])), sizes.index((output_size[0], output_size[1]))
-    if exit_ > entry:
+    entry, exit_ = _stage_of("input", input_size, sizes), _stage_of("output", output_size, sizes)
+    if output_size[0] < input_size[0] or output_size[1] < input_size[1]:
         raise ValueError(
             f"The output cannot be smaller than the input: got {input_size[0]} x {input_size[1]} -> "
             f"{output_size[0]} x {output_size[1]}."
         )
-    upsample_to = None
-    if exit_ == 0 and entry > 0:
-        # Towards the full resolution the whole network runs, on the upsampled input.
-        entry, upsample_to = 0, sizes[0]
+    if exit_ == 0:
+        entry = 0  # towards the full resolution the whole network runs, on the upsampled input
 
     decoder = []
     for stage in range(len(sizes) - 1, exit_ - 1, -1):
@@ -143,4 +143,19 @@ def plan_route(
         else:  # as published, the last block of the entry stage gets zeros although the entry feature fits
             num_skips = num_layers
         decoder.append(DecoderStep(stage, num_blocks, num_skips, upsample=not leaves_here))
-    return Route(upsample_to, tuple(range(entry, len(sizes))), tuple(decoder))
+    return Route(
+        None if tuple(input_size) == sizes[entry] else sizes[entry],
+        None if tuple(output_size) == sizes[exit_] else (output_size[0], output_size[1]),
+        tuple(range(entry, len(sizes))),
+        tuple(decoder),
+    )
+
+
+def _stage_of(name: str, size: Size, sizes: Sequence[Size]) -> int:
+    """The coarsest stage that is as large as `size`."""
+    fitting = [stage for stage, (height, width) in enumerate(sizes) if height >= size[0] and width >= size[1]]
+    if not fitting or min(size) < 1:
+        raise ValueError(
+            f"The {name} is {size[0]} x {size[1]} pixels; this network works up to {sizes[0][0]} x {sizes[0][1]}."
+        )
+    return fitting[-1]

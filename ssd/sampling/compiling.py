@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from flexi_unet import FlexiUNet2DModel
 
 from ..pipelines.guidance import number_of_classes
-from ..scheduling_ssd import SSDScheduler
+from ..schedulers.base import ProcessScheduler
 
 MAX_GRAPHS = 256
 """Above this PyTorch refuses; its own limit is 8. 6 levels have 11 routes, each one graph per batch length."""
@@ -56,10 +56,8 @@ def compile_pipeline(pipeline: DiffusionPipeline, batch_sizes: Iterable[int], ma
     pipeline.set_progress_bar_config(**bar)
 
 
-def every_route(scheduler: SSDScheduler) -> list[int]:
-    """The shortest chain of timesteps that takes every route: a step within each level, and every level change."""
-    within = [
-        t for t in range(scheduler.config.num_train_timesteps) if scheduler.size_at(t) == scheduler.size_at(t - 1)
-    ]
+def every_route(scheduler: ProcessScheduler) -> list[int]:
+    """The shortest chain of timesteps that takes every route: a step within each level, and all that are required."""
+    within = [t for t in range(len(scheduler)) if scheduler.size_at(t) == scheduler.size_at(t - 1)]
     last_within = {scheduler.size_at(t): t for t in within}
-    return sorted({*last_within.values(), *scheduler.process.resolution.level_changes}, reverse=True)
+    return sorted({*last_within.values(), *scheduler.process.required_timesteps}, reverse=True)

@@ -28,8 +28,8 @@ def summarize(config: TrainConfig, unet: FlexiUNet2DModel, scheduler: SSDSchedul
 
 def route_costs(unet: FlexiUNet2DModel, scheduler: SSDScheduler) -> list[tuple[str, int, float]]:
     """Every route with its number of timesteps and its GFLOPs per image, finest first."""
-    schedule = scheduler.process.resolution
-    routes = Counter((schedule.size(t), schedule.size(t - 1)) for t in range(len(schedule.levels)))
+    process = scheduler.process
+    routes = Counter((process.size(t), process.prediction_size(t, t - 1)) for t in range(process.num_timesteps))
     costs = []
     for (size, output_size), count in routes.items():
         name = f"{size[0]} x {size[1]}"

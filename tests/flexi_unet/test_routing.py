@@ -19,6 +19,7 @@ def test_every_pair_of_sizes(entry: int, exit_: int, decoder_exit: str) -> None:
     found = route(entry, exit_, decoder_exit)
     to_full = exit_ == 0 and entry > 0
     assert found.upsample_to == (SIZES[0] if to_full else None)
+    assert found.downsample_to is None
     start = 0 if to_full else entry
     assert found.encoder == tuple(range(start, 4))
     assert found.entry_stage == start
@@ -43,6 +44,24 @@ def test_one_route_written_out() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("input_size", "output_size", "upsample_to", "downsample_to", "entry", "exit_"),
+    [
+        ((63, 63), (63, 63), (64, 64), (63, 63), 0, 0),
+        ((33, 33), (40, 40), (64, 64), (40, 40), 0, 0),
+        ((32, 32), (33, 33), (64, 64), (33, 33), 0, 0),  # out at the finest stage: in there, too
+        ((20, 31), (32, 32), (32, 32), None, 1, 1),
+        ((15, 15), (17, 17), (16, 16), (17, 17), 2, 1),
+        ((2, 2), (3, 3), (8, 8), (3, 3), 3, 3),  # smaller than the coarsest stage
+    ],
+)
+def test_sizes_between_stages(input_size, output_size, upsample_to, downsample_to, entry: int, exit_: int) -> None:
+    found = plan_route(input_size, output_size, SIZES, LAYERS)
+    assert (found.upsample_to, found.downsample_to) == (upsample_to, downsample_to)
+    between_stages = plan_route(SIZES[entry], SIZES[exit_], SIZES, LAYERS)
+    assert (found.encoder, found.decoder) == (between_stages.encoder, between_stages.decoder)
+
+
 def test_layers_per_stage() -> None:
     found = route(1, 1, layers=(1, 2, 3, 4))
     assert [step.num_blocks for step in found.decoder] == [5, 4, 2]
@@ -52,8 +71,10 @@ def test_layers_per_stage() -> None:
     ("input_size", "output_size", "message"),
     [
         ((32, 32), (16, 16), "cannot be smaller than the input: got 32 x 32 -> 16 x 16"),
-        ((48, 48), (64, 64), "input is 48 x 48 pixels; this network works at 64 x 64, 32 x 32, 16 x 16, 8 x 8"),
-        ((8, 8), (4, 4), "output is 4 x 4"),
+        ((48, 48), (47, 48), "cannot be smaller than the input: got 48 x 48 -> 47 x 48"),
+        ((72, 64), (72, 64), "input is 72 x 64 pixels; this network works up to 64 x 64"),
+        ((8, 8), (128, 128), "output is 128 x 128"),
+        ((0, 8), (8, 8), "input is 0 x 8"),
     ],
 )
 def test_impossible_routes_are_explained(input_size, output_size, message) -> None:
