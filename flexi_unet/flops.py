@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -26,7 +27,8 @@ def count_gflops(unet: FlexiUNet2DModel | ResizedUNet2DModel, input_size: Size, 
     """
     # Not from_config: it forgets the arguments that were passed by position.
     settings = {name: value for name, value in unet.config.items() if not name.startswith("_")}
-    twin = _without_memory(type(unet), json.dumps(settings))
+    network: Callable[..., nn.Module] = type(unet)
+    twin = _without_memory(network, json.dumps(settings))
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         sample = torch.empty(1, unet.config.in_channels, *input_size)
         labels = torch.zeros(1, dtype=torch.int64) if unet.config.num_class_embeds else None
@@ -35,7 +37,7 @@ def count_gflops(unet: FlexiUNet2DModel | ResizedUNet2DModel, input_size: Size, 
 
 
 @lru_cache(maxsize=8)
-def _without_memory(network: type[nn.Module], settings: str) -> nn.Module:
+def _without_memory(network: Callable[..., nn.Module], settings: str) -> nn.Module:
     """The same network on the meta device, built once for all its routes."""
     with torch.device("meta"):
         return network(**json.loads(settings))

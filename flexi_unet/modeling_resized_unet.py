@@ -22,9 +22,9 @@ from .routing import Size
 class ResizedUNet2DModel(UNet2DModel):
     """A `UNet2DModel` of diffusers, with its configuration and its weights, for images of every size.
 
-    The whole network runs at its own `sample_size` for every resolution, so coarse levels cost as much as the finest: it
-    is the baseline that Flexi-UNet is compared with, and the simplest way to try scale space diffusion with a U-Net that
-    you have.
+    The whole network runs at its own `sample_size` for every resolution, so coarse levels cost as much as the finest:
+    it is the baseline that Flexi-UNet is compared with, and the simplest way to try scale space diffusion with a U-Net
+    that you have.
 
     Examples
     --------
@@ -43,7 +43,7 @@ class ResizedUNet2DModel(UNet2DModel):
         """Load a saved network, also one that was saved as a `UNet2DModel`; see `FlexiUNet2DModel.from_pretrained`."""
         return aligned(super().from_pretrained(*args, **kwargs))
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         sample: torch.Tensor,
         timestep: torch.Tensor | float,

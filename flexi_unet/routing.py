@@ -5,8 +5,8 @@ Pure Python, so that every pair of sizes can be read and tested without a networ
 decoder climbs from there to the output's stage. The rules are those of arXiv:2603.08709, figure 4, and of
 its published networks.
 
-A size need not be that of a stage (ours, for images that shrink by any step): it belongs to the coarsest stage that is as
-large, or to the coarsest of all, and is resized on the way in and on the way out.
+A size need not be that of a stage (ours, for images that shrink by any step): it belongs to the coarsest stage that is
+as large, or to the coarsest of all, and is resized on the way in and on the way out.
 """
 
 from __future__ import annotations

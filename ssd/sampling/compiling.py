@@ -7,8 +7,6 @@ from collections.abc import Iterable
 import torch
 from diffusers import DiffusionPipeline
 
-from flexi_unet import FlexiUNet2DModel
-
 from ..pipelines.guidance import number_of_classes
 from ..schedulers.base import ProcessScheduler
 
@@ -16,12 +14,12 @@ MAX_GRAPHS = 256
 """Above this PyTorch refuses; its own limit is 8. 6 levels have 11 routes, each one graph per batch length."""
 
 
-def compile_network(unet: FlexiUNet2DModel, mode: str | None = None) -> None:
+def compile_network(unet: torch.nn.Module, mode: str | None = None) -> None:
     """Compile the network in place; each graph is made when its route runs for the first time.
 
     Parameters
     ----------
-    unet : FlexiUNet2DModel
+    unet : torch.nn.Module
     mode : str, optional
         The mode of `torch.compile`.
     """

@@ -142,6 +142,7 @@ def open_training_data(config: TrainConfig) -> ImageDataset | ImageStream:
         num_classes=config.num_classes,
         label_column=config.label_column,
         allow_pipe=config.allow_pipe,
+        channels=config.channels,
     )
     if isinstance(dataset, ImageStream) and config.level_batch_scale != 1:
         raise UsageError(
