@@ -51,7 +51,7 @@ class RunSaver:
     ) -> None:
         self._config, self._accelerator, self._state, self._scheduler = config, accelerator, state, scheduler
         self._data, self._changes = data, changes
-        self._gflops = mean_gflops(route_costs(state.ema.networks[0], scheduler)  # type: ignore[arg-type])
+        self._gflops = mean_gflops(route_costs(state.ema.networks[0], scheduler))
         self._started = time.perf_counter() - 3600 * state.progress.hours
         self._norm, self._norm_step = norm_of(dict(state.ema.networks[0].state_dict())), state.progress.step
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
+from typing import Any
 
 import yaml
 
-from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
 from flexi_unet.flops import count_gflops
 
 from ..schedulers.base import ProcessScheduler
 from .config import TrainConfig
 from .run_folder import WRITTEN
 
-Network = FlexiUNet2DModel | ResizedUNet2DModel
 
-
-def summarize(config: TrainConfig, unet: Network, scheduler: ProcessScheduler, num_images: int | None) -> str:
+def summarize(config: TrainConfig, unet: Any, scheduler: ProcessScheduler, num_images: int | None) -> str:
     """A text for people: the resolved configuration, levels, parameters, GFLOPs and what will be written."""
     lines = ["Configuration", *_indent(yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).rstrip())]
     lines += ["", f"Data: {num_images or 'a stream of'} images from {config.data}"]
@@ -28,7 +26,7 @@ def summarize(config: TrainConfig, unet: Network, scheduler: ProcessScheduler, n
     return "\n".join(lines)
 
 
-def route_costs(unet: Network, scheduler: ProcessScheduler) -> list[tuple[str, int, float]]:
+def route_costs(unet: Any, scheduler: ProcessScheduler) -> list[tuple[str, int, float]]:
     """Every route with its number of timesteps and its GFLOPs per image, finest first."""
     process = scheduler.process
     routes = Counter((process.size(t), process.prediction_size(t, t - 1)) for t in range(process.num_timesteps))
@@ -46,7 +44,7 @@ def mean_gflops(costs: list[tuple[str, int, float]]) -> float:
     return sum(count * gflops for _, count, gflops in costs) / sum(count for _, count, _ in costs)
 
 
-def level_table(unet: Network, scheduler: ProcessScheduler) -> list[str]:
+def level_table(unet: Any, scheduler: ProcessScheduler) -> list[str]:
     """Lines of a table of `route_costs`, with their mean."""
     costs = route_costs(unet, scheduler)
     mean = ("mean over timesteps", sum(count for _, count, _ in costs), mean_gflops(costs))
