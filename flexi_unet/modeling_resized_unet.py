@@ -43,6 +43,10 @@ class ResizedUNet2DModel(UNet2DModel):
         """Load a saved network, also one that was saved as a `UNet2DModel`; see `FlexiUNet2DModel.from_pretrained`."""
         return aligned(super().from_pretrained(*args, **kwargs))
 
+    def own_size(self, asked: Size) -> Size:
+        """The size at which the network runs: its `sample_size`, or what is asked where it has none."""
+        return asked if self.config.sample_size is None else _pair(self.config.sample_size)
+
     def forward(
         self,
         sample: torch.Tensor,
@@ -72,7 +76,7 @@ class ResizedUNet2DModel(UNet2DModel):
             `.sample` of shape (B, C, H', W').
         """
         asked: Size = _pair(output_size) if output_size is not None else (sample.shape[-2], sample.shape[-1])
-        own = _pair(self.config.sample_size) if self.config.sample_size is not None else asked
+        own = self.own_size(asked)
         if tuple(sample.shape[-2:]) != own:
             sample = resize(sample, own)
         x = super().forward(sample, timestep, class_labels, return_dict=False)[0]

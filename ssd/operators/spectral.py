@@ -89,8 +89,14 @@ class AxisMatrices:
     """
 
     def __init__(self, matrix_h: torch.Tensor, matrix_w: torch.Tensor) -> None:
-        self.matrix_h, self.matrix_w = matrix_h.to(torch.float64), matrix_w.to(torch.float64)
+        self.matrix_h = matrix_h.to(torch.float64)
+        self.matrix_w = self.matrix_h if matrix_w is matrix_h else matrix_w.to(torch.float64)
         self._cast: dict[tuple[torch.device, torch.dtype], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    @property
+    def are_the_same(self) -> bool:
+        """Whether both axes have one matrix, as those of square images: it is decomposed once."""
+        return self.matrix_h is self.matrix_w
 
     def _like(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         key = (x.device, x.dtype)

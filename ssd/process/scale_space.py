@@ -201,17 +201,19 @@ class ScaleSpaceProcess(DiffusionProcess):
         theirs, each one mapped on by a linear operator.
         """
         for t in range(self.num_timesteps):
-            sigma_s, sigma_t = float(self.sigma(t - 1)), float(self.sigma(t))
-            c = float(self.signal(t) / self.signal(t - 1))
-            gain = 1.0
-            if t in self.resolution.level_changes:  # within a level D is the identity or a blur, of gain 1
-                gain = self.operator(t - 1, t).spectral.largest_singular_value()
-            if sigma_t**2 < (sigma_s * c * gain) ** 2:
+            allowed = float(self.sigma(t) / (self.sigma(t - 1) * self.signal(t) / self.signal(t - 1)).clamp(min=1e-300))
+            if t not in self.resolution.level_changes:  # there D is the identity or a blur, of gain 1
+                gain = 1.0
+            else:
+                gain = self.operator(t - 1, t).gain_bound()
+                if gain > allowed:
+                    gain = self.operator(t - 1, t).spectral.largest_singular_value()
+            if gain > allowed:
                 raise ValueError(
                     f"Timestep {t} is not a diffusion step: with {self.operator(t - 1, t)!r} of gain {gain:.4g}, "
-                    f"sigma_t^2 = {sigma_t**2:.6g} is below sigma_s^2 lambda_max(M M^T) = "
-                    f"{(sigma_s * c * gain) ** 2:.6g} (s = {t - 1}). Use an operator with less gain, or change level "
-                    "at another timestep."
+                    f"sigma_t^2 = {float(self.sigma(t) ** 2):.6g} is below sigma_s^2 lambda_max(M M^T) = "
+                    f"{float(self.sigma(t) ** 2) * (gain / allowed) ** 2:.6g} (s = {t - 1}). Use an operator with less "
+                    "gain, or change level at another timestep."
                 )
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
 
 from ...commands.errors import UsageError
 from ..dataset import ImageDataset, Item
@@ -20,6 +19,8 @@ DIGIT_SIZE = 8
 
 def digit_pixels() -> tuple[np.ndarray, np.ndarray]:
     """The digits as they are: pixels (1797, 8, 8), float64 in [0, 1], and labels (1797,) in 0..9."""
+    from sklearn.datasets import load_digits  # a slow import, which other data do not need
+
     digits = load_digits()
     return digits.images / 16.0, digits.target
 
