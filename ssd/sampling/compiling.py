@@ -58,8 +58,6 @@ def compile_pipeline(pipeline: DiffusionPipeline, batch_sizes: Iterable[int], ma
 
 def every_route(scheduler: SSDScheduler) -> list[int]:
     """The shortest chain of timesteps that takes every route: a step within each level, and every level change."""
-    within = [
-        t for t in range(scheduler.config.num_train_timesteps) if scheduler.size_at(t) == scheduler.size_at(t - 1)
-    ]
-    last_within = {scheduler.size_at(t): t for t in within}
-    return sorted({*last_within.values(), *scheduler.process.resolution.level_changes}, reverse=True)
+    changes = {t for t in range(len(scheduler)) if scheduler.size_at(t) != scheduler.size_at(t - 1)}
+    last_within = {scheduler.size_at(t): t for t in range(len(scheduler)) if t not in changes}
+    return sorted({*last_within.values(), *changes}, reverse=True)
