@@ -20,6 +20,38 @@ class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionH
     """Shows types and defaults, and keeps the line breaks of examples."""
 
 
+UNION = re.compile(r'Parser key "([\w.]+)": Does not validate .*? Subtypes: \[(.*?)\] Errors: .* Given value:(.*)$')
+"""jsonargparse's message on a value that is of none of several types."""
+
+TYPES = {
+    "<class 'int'>": "an integer",
+    "<class 'float'>": "a number",
+    "<class 'str'>": "a text",
+    "<class 'bool'>": "true or false",
+    "list[int]": "a list of integers",
+    "list[int | list[int]]": "a list of integers or of lists of integers",
+}
+
+
+def plain_union(text: str) -> str:
+    """The message of `UNION` in plain words; any other message as it is.
+
+    Examples
+    --------
+    >>> plain_union(
+    ...     'Parser key "res": Does not validate against any of the Union subtypes '
+    ...     "Subtypes: [<class 'int'>, list[int]] Errors: - .. Given value type: .. Given value: abc"
+    ... )
+    'res must be an integer or a list of integers, got abc.'
+    """
+    found = UNION.match(text)
+    if found is None:
+        return text
+    names = [name for name in re.split(r", (?=<class|list|typing)", found[2]) if name != "<class 'NoneType'>"]
+    words = [TYPES.get(name, name.replace("typing.Literal", "one of ")) for name in names]
+    return f"{found[1]} must be {' or '.join(words)}, got {found[3].strip() or 'nothing'}."
+
+
 class CommandParser(jsonargparse.ArgumentParser):
     """jsonargparse's parser as every command of the project uses it.
 
@@ -83,7 +115,9 @@ class CommandParser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         text = " ".join(str(message).split())
-        if "Expected a <class 'list'>" in text:
+        is_list = "Expected a <class 'list'>" in text
+        text = plain_union(text)
+        if is_list:
             text += " A list is written '[32,64]'."
         if "Unexpected config" in text:
             text = "--config is not a list of settings (name: value, one per line), or it is empty"

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..commands.errors import UsageError
 from ..operators.sizes import Size
-from .sizes import written_size
+from .sizes import written_channels, written_size
 from .transforms import Preset
 
 
@@ -65,7 +65,7 @@ class DataRequest:
             "count": count,
             "hash": content_hash,
             "num_classes": num_classes,
-            **({} if self.channels == 3 else {"channels": self.channels}),
+            **written_channels(self.channels),
         }
 
     def choose_split(self, names: dict[str, str]) -> str:

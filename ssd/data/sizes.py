@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..commands.errors import UsageError
 from ..operators.sizes import Size
@@ -52,6 +53,22 @@ def size_text(size: Size) -> str:
     ('64 x 64', '96 x 64 (height x width)')
     """
     return f"{size[0]} x {size[1]}" + ("" if size[0] == size[1] else " (height x width)")
+
+
+def written_channels(channels: int) -> dict[str, int]:
+    """The entry for channels as files have it: none for colour, as before there was a choice.
+
+    Examples
+    --------
+    >>> written_channels(3), written_channels(1)
+    ({}, {'channels': 1})
+    """
+    return {} if channels == 3 else {"channels": channels}
+
+
+def read_channels(entries: Mapping[str, Any]) -> int:
+    """The channels of images from what a file says of them; see `written_channels`."""
+    return int(entries.get("channels", 3))
 
 
 def check_channels(channels: int) -> None:

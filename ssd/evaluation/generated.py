@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ..commands.errors import UsageError
 from ..commands.settings_file import read_settings
+from ..data.sizes import read_channels
 from ..operators.sizes import Size
 from ..pipeline_ssd import SSDPipeline
 from ..pipelines.guidance import number_of_classes
@@ -20,7 +21,7 @@ from .measure import Measured, Measurement, Measurer
 from .plan import MeasurePlan
 from .sample_folder import SampleFolder, sampling_progress
 from .sampler import Sampler
-from .statistics import channels_of, load_statistics
+from .statistics import load_statistics
 
 
 class GeneratedImages(Protocol):
@@ -147,7 +148,7 @@ class ModelImages:
 def open_generated(config: EvalConfig, device: str) -> GeneratedImages:
     """What --model or --images names; a model is loaded, and compiled if that is asked for."""
     if config.model is None:  # statistics of colour images are compared with images in colour
-        in_colour = config.ref_is_statistics and channels_of(load_statistics(Path(config.ref)).provenance) == 3
+        in_colour = config.ref_is_statistics and read_channels(load_statistics(Path(config.ref)).provenance) == 3
         return FolderImages(Path(str(config.images)), in_colour)
     pipeline = load_pipeline(config.model, device, config.dtype)
     config.check(pipeline)  # sets the timesteps, which the levels need

@@ -12,17 +12,20 @@ from typing import Any
 import torch
 
 from ..operators.sizes import Size
-from ..scheduling_ssd import SSDScheduler
+from ..schedulers.base import ProcessScheduler
 
 
-def level_ends(scheduler: SSDScheduler) -> dict[Size, int]:
-    """The last timestep of the chain at every coarser level, fine to coarse; the finest level ends in the image."""
+def level_ends(scheduler: ProcessScheduler) -> dict[Size, int]:
+    """Where the chain predicts at every coarser level for the last time, fine to coarse: the last timestep there.
+
+    The finest level ends in the image. A level at which the chain has a single state ends in that.
+    """
     full = scheduler.size_at(-1)
     ends: dict[Size, int] = {}
     for t in scheduler.timesteps.tolist():
-        s = scheduler.previous_timestep(t)
-        if scheduler.size_at(s) != full:
-            ends[scheduler.size_at(s)] = s
+        size, s = scheduler.prediction_size(t), scheduler.previous_timestep(t)
+        if size != full:
+            ends[size] = s if scheduler.size_at(s) == size else t
     return dict(sorted(ends.items(), reverse=True))
 
 
@@ -43,12 +46,12 @@ class LevelReduction:
 
     Parameters
     ----------
-    scheduler : SSDScheduler
+    scheduler : ProcessScheduler
     timestep : int
         s, the timestep of the reduced images.
     """
 
-    def __init__(self, scheduler: SSDScheduler, timestep: int) -> None:
+    def __init__(self, scheduler: ProcessScheduler, timestep: int) -> None:
         self.kind = type(scheduler)
         self.config = dict(scheduler.config)
         self.timestep = timestep

@@ -17,6 +17,7 @@ import torch
 
 from ..commands.errors import UsageError
 from ..commands.files import whole_file
+from ..data.sizes import read_channels
 
 MUST_AGREE = (
     "preset",
@@ -200,11 +201,6 @@ def load_statistics(path: Path) -> ReferenceFeatures:
     return ReferenceFeatures(mean, covariance, count, kept, patches, provenance)
 
 
-def channels_of(provenance: Mapping[str, Any]) -> int:
-    """Channels of the images behind statistics; statistics of colour images do not write them down."""
-    return int(provenance.get("channels", 3))
-
-
 def check_compatible(ours: Mapping[str, Any], theirs: Mapping[str, Any], what: str = "the statistics") -> None:
     """Raise a `UsageError` with both values if two provenances disagree in what must agree.
 
@@ -218,7 +214,7 @@ def check_compatible(ours: Mapping[str, Any], theirs: Mapping[str, Any], what: s
         Name of the other side for the message.
     """
     if theirs:
-        theirs = {**theirs, "channels": channels_of(theirs)}
+        theirs = {**theirs, "channels": read_channels(theirs)}
     for name in MUST_AGREE:
         if name in ours and name in theirs and ours[name] != theirs[name]:
             raise UsageError(

@@ -21,11 +21,17 @@ class Settings:
         Whether to stop early.
     sizes : list of int, optional
         The sizes.
+    res : int or list of int
+        The size.
+    workers : int, optional
+        How many processes.
     """
 
     num_images: int = 1
     dry_run: bool = False
     sizes: list[int] | None = None
+    res: int | list[int] = 64
+    workers: int | None = None
 
 
 def parse(*arguments: str) -> Settings:
@@ -58,6 +64,7 @@ def test_dashes_and_earlier_names(capsys) -> None:
     assert parse("--count", "4").num_images == 4
     assert capsys.readouterr().err == "note: --count is now called --num_images.\n"
     assert parse("--sizes", "[-1,2]").sizes == [-1, 2]
+    assert [parse("--res", given).res for given in ("8", "[8, 4]")] == [8, [8, 4]]
 
 
 @pytest.mark.parametrize(
@@ -66,6 +73,9 @@ def test_dashes_and_earlier_names(capsys) -> None:
         (["--num_image", "3"], ["--num_image", "Did you mean 'num_images'?"]),
         (["--num_images", "many"], ["num_images", "many"]),
         (["--sizes", "3"], ["A list is written '[32,64]'."]),
+        (["--res", "abc"], ["error: res must be an integer or a list of integers, got abc. A list is written"]),
+        (["--res", "[8,x]"], ["error: res must be an integer or a list of integers, got [8, 'x']. See"]),
+        (["--workers", "x"], ["error: workers must be an integer, got x. See"]),
         (["--num_images"], ["--num_images", "expected one argument"]),
     ],
 )

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from ...commands.errors import UsageError
 from ...commands.files import write_json
-from ..sizes import check_channels, parse_size
+from ..sizes import check_channels, parse_size, written_channels
 
 SETTINGS = "settings.json"
 MANIFEST = "manifest.json"
@@ -94,7 +94,7 @@ class Manifest(CopySettings):
         """The provenance of the original, with the content hash of the copy."""
         keys = ("spec", "preset", "filter", "background", "split", "size", "count", "hash", "num_classes")
         known = {key: getattr(self, key) for key in keys if key != "background" or self.background is not None}
-        return known | ({} if self.channels == 3 else {"channels": self.channels})
+        return known | written_channels(self.channels)
 
     def conversion_counts(self) -> dict[str, int]:
         """As `ImageData.conversion_counts` of the original after all of it was read."""
@@ -152,6 +152,5 @@ def _wrong_field(record: CopySettings) -> str:
 def write_record(path: Path, content: CopySettings) -> None:
     """Write one of the two files whole or not at all, and wait until the disk has it."""
     entries = asdict(content)
-    if content.channels == 3:
-        del entries["channels"]  # colour copies are as they were before there were grey ones
-    write_json(path, entries, sync=True)
+    channels = written_channels(entries.pop("channels"))
+    write_json(path, entries | channels, sync=True)
