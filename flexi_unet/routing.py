@@ -4,6 +4,10 @@ Pure Python, so that every pair of sizes can be read and tested without a networ
 (height >> k, width >> k); 0 is the finest. The encoder runs from the input's stage down to the coarsest one, the
 decoder climbs from there to the output's stage. The rules are those of arXiv:2603.08709, figure 4, and of
 its published networks.
+
+The stage of a size is the coarsest one that is at least as large: a size between two stages belongs to the finer one,
+and a size below all stages to the coarsest. Where it is not the stage's own size, the input is enlarged to the stage,
+or the prediction shrunk from it (ours; the paper has sizes of stages only).
 """
 
 from __future__ import annotations
@@ -47,15 +51,18 @@ class Route:
 
     Attributes
     ----------
-    upsample_to : (height, width) or None
-        The input is first upsampled (bilinear) to this size.
+    input_size : (height, width)
+        The size of the entry stage, to which an input of another size is resized.
+    output_size : (height, width)
+        The size of the exit stage, from which the prediction is resized where another size was asked for.
     encoder : tuple of int
         Encoder stages in the order in which they run: entry stage, .., coarsest.
     decoder : tuple of DecoderStep
         The decoder's part, in the order in which they run: coarsest, .., exit stage.
     """
 
-    upsample_to: Size | None
+    input_size: Size
+    output_size: Size
     encoder: tuple[int, ...]
     decoder: tuple[DecoderStep, ...]
 
@@ -87,6 +94,58 @@ def stage_sizes(sample_size: int | Sequence[int], num_stages: int) -> list[Size]
     return [(height >> stage, width >> stage) for stage in range(num_stages)]
 
 
+def find_stages(input_size: Size, output_size: Size, sizes: Sequence[Size]) -> tuple[int, int]:
+    """The stages at which an input enters and its prediction leaves.
+
+    Parameters
+    ----------
+    input_size, output_size : (height, width)
+        Up to the full resolution, with its aspect ratio up to whole pixels; the output is no smaller than the input.
+    sizes : sequence of (height, width)
+        Sizes of the stages, fine to coarse, as from `stage_sizes`.
+
+    Raises
+    ------
+    ValueError
+        For a size that does not fit, or an output smaller than the input.
+
+    Examples
+    --------
+    >>> sizes = stage_sizes(64, 4)
+    >>> find_stages((16, 16), (16, 16), sizes)
+    (2, 2)
+    >>> find_stages((15, 15), (17, 17), sizes)  # enlarged to 16 pixels, shrunk from 32
+    (2, 1)
+    >>> find_stages((2, 2), (3, 3), sizes)  # both at 8 pixels, the coarsest stage
+    (3, 3)
+    """
+    entry, exit_ = _stage_of("input", input_size, sizes), _stage_of("output", output_size, sizes)
+    if output_size[0] < input_size[0] or output_size[1] < input_size[1]:
+        raise ValueError(
+            f"The output cannot be smaller than the input: got {input_size[0]} x {input_size[1]} -> "
+            f"{output_size[0]} x {output_size[1]}."
+        )
+    # Towards the full resolution the whole network runs, on the upsampled input.
+    return (entry if exit_ > 0 else 0), exit_
+
+
+def _stage_of(name: str, size: Size, sizes: Sequence[Size]) -> int:
+    """The coarsest stage that is at least as large as `size`."""
+    (height, width), (full_height, full_width) = size, sizes[0]
+    if not (1 <= height <= full_height and 1 <= width <= full_width):
+        raise ValueError(
+            f"The {name} is {height} x {width} pixels; this network works at {full_height} x {full_width} and below."
+        )
+    # Some scale brings both sides of the full resolution to within less than a pixel of these.
+    if abs(height * full_width - width * full_height) >= full_height + full_width:
+        nearest = max(1, round(full_width * height / full_height))
+        raise ValueError(
+            f"The {name} is {height} x {width} pixels, which is another aspect ratio than the network's {full_height} "
+            f"x {full_width}: with this height it is {nearest} pixels wide."
+        )
+    return max(stage for stage, (high, wide) in enumerate(sizes) if high >= height and wide >= width)
+
+
 def plan_route(
     input_size: Size,
     output_size: Size,
@@ -99,7 +158,7 @@ def plan_route(
     Parameters
     ----------
     input_size, output_size : (height, width)
-        Sizes of stages; the output is no smaller than the input.
+        As in `find_stages`.
     sizes : sequence of (height, width)
         Sizes of the stages, fine to coarse, as from `stage_sizes`.
     layers_per_block : sequence of int
@@ -111,24 +170,9 @@ def plan_route(
     Raises
     ------
     ValueError
-        For a size that belongs to no stage, or an output smaller than the input.
+        For a size that does not fit, or an output smaller than the input.
     """
-    sizes = [(height, width) for height, width in sizes]
-    for name, size in (("input", input_size), ("output", output_size)):
-        if tuple(size) not in sizes:
-            allowed = ", ".join(f"{h} x {w}" for h, w in sizes)
-            raise ValueError(f"The {name} is {size[0]} x {size[1]} pixels; this network works at {allowed}.")
-    entry, exit_ = sizes.index((input_size[0], input_size[1])), sizes.index((output_size[0], output_size[1]))
-    if exit_ > entry:
-        raise ValueError(
-            f"The output cannot be smaller than the input: got {input_size[0]} x {input_size[1]} -> "
-            f"{output_size[0]} x {output_size[1]}."
-        )
-    upsample_to = None
-    if exit_ == 0 and entry > 0:
-        # Towards the full resolution the whole network runs, on the upsampled input.
-        entry, upsample_to = 0, sizes[0]
-
+    entry, exit_ = find_stages(input_size, output_size, sizes)
     decoder = []
     for stage in range(len(sizes) - 1, exit_ - 1, -1):
         num_layers = layers_per_block[stage]
@@ -143,4 +187,4 @@ def plan_route(
         else:  # as published, the last block of the entry stage gets zeros although the entry feature fits
             num_skips = num_layers
         decoder.append(DecoderStep(stage, num_blocks, num_skips, upsample=not leaves_here))
-    return Route(upsample_to, tuple(range(entry, len(sizes))), tuple(decoder))
+    return Route(sizes[entry], sizes[exit_], tuple(range(entry, len(sizes))), tuple(decoder))
