@@ -28,7 +28,8 @@ from flexi_unet.flops import count_gflops
 from ssd.commands.errors import UsageError, exit_on_usage_error
 from ssd.commands.parser import CommandParser
 from ssd.operators.sizes import Size
-from ssd.training.config import CHANNEL_MULTIPLIERS, TrainConfig, build_scheduler, build_unet
+from ssd.training.build import CHANNEL_MULTIPLIERS, build_scheduler, build_unet
+from ssd.training.config import TrainConfig
 
 PRESETS: dict[int, tuple[int, ...]] = {64: (1, 2, 4), 128: (1, 3, 5), 256: (1, 3, 4, 6)}
 """Numbers of levels that the table shows, by full resolution."""

@@ -21,7 +21,8 @@ from ssd import SSDScheduler
 from ssd.commands.errors import exit_on_usage_error
 from ssd.operators.sizes import Size
 from ssd.sampling.compiling import compile_network
-from ssd.training.config import TrainConfig, build_scheduler, build_unet
+from ssd.training.build import build_scheduler, build_unet
+from ssd.training.config import TrainConfig
 
 PAPER_RATIOS = {(64, 4): 52.4 / 70.3, (256, 6): 42.9 / 87.3}
 """Hours of training by (resolution, levels), divided by those of one level."""

@@ -27,7 +27,7 @@ from ssd.evaluation.distances.frechet import frechet_distance
 from ssd.evaluation.distances.patches import image_patches
 from ssd.evaluation.distances.sliced_wasserstein import sliced_wasserstein
 from ssd.evaluation.features.extractors import pixel_features
-from ssd.process.losses import min_snr_loss, training_pair
+from ssd.process.losses import denoising_loss, training_pair
 from ssd.sampling.many_images import SamplingSettings, generate
 from ssd.sampling.pictures import image_grid, to_uint8
 from ssd.seeding import numpy_generator, random_words, torch_generator, uniform
@@ -174,7 +174,7 @@ class Run:
         noise = torch.randn(batch_size, 3, *process.size(t), generator=torch_generator(seed, "noise", self.step))
         x_t, target = training_pair(process, x_0, t, noise.to(DEVICE))
         prediction = self._unet(x_t, t.to(DEVICE), output_size=route.output_size).sample
-        loss = route.weight * min_snr_loss(process, prediction, target, t).mean()
+        loss = route.weight * denoising_loss(process, prediction, target, t).mean()
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()

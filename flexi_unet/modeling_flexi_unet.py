@@ -7,6 +7,7 @@ embedding.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -17,13 +18,13 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
 from .class_names import NamedClasses, checked_names
-from .loading import AlignedWeights
-from .resizing import asked_sizes, resized
+from .loading import aligned
+from .resizing import asked_sizes, resize
 from .routing import DECODER_EXITS, Route, Size, plan_route, stage_sizes
 from .stages import NORM_EPS, BlockSettings, DecoderStage, EncoderStage, MiddleStage, zero_init
 
 
-class FlexiUNet2DModel(AlignedWeights, NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
+class FlexiUNet2DModel(NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
     """A guided-diffusion U-Net with a 1x1 entry and exit adapter for every resolution below the full one.
 
     It takes images of any size up to the full one. A size between two stages enters, or leaves, at the finer one,
@@ -124,6 +125,11 @@ class FlexiUNet2DModel(AlignedWeights, NamedClasses, ModelMixin, AttentionMixin,
         self.conv_out = nn.Conv2d(base, out_channels, kernel_size=3, padding=1)
         zero_init(self.conv_out)
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a saved network (see diffusers' `ModelMixin`), with its weights where arithmetic is reproducible."""
+        return aligned(super().from_pretrained(*args, **kwargs))
+
     def route(self, input_size: Size, output_size: Size | None = None) -> Route:
         """The part of the network that a pair of sizes uses; `output_size` defaults to the input's."""
         return plan_route(
@@ -136,7 +142,7 @@ class FlexiUNet2DModel(AlignedWeights, NamedClasses, ModelMixin, AttentionMixin,
         Raises
         ------
         ValueError
-            For a pair of sizes that the network cannot take: see `routing.find_stages`.
+            For a size above the full resolution, or an output smaller than the input.
         """
         route = self.route(input_size, output_size)
         return route.input_size, route.output_size
@@ -155,7 +161,7 @@ class FlexiUNet2DModel(AlignedWeights, NamedClasses, ModelMixin, AttentionMixin,
         Parameters
         ----------
         sample : torch.Tensor
-            x_t, shape (B, C, H, W); (H, W) is the full resolution or smaller, of its aspect ratio up to whole pixels.
+            x_t, shape (B, C, H, W), up to the full resolution.
         timestep : int, float or tensor of shape (), (1,) or (B,)
         class_labels : torch.Tensor, optional
             Shape (B,), integers; needed exactly when the model has class embeddings.
@@ -168,8 +174,8 @@ class FlexiUNet2DModel(AlignedWeights, NamedClasses, ModelMixin, AttentionMixin,
         Raises
         ------
         ValueError
-            For sizes that do not fit, an output smaller than the input, or class labels that are missing or not
-            understood.
+            For sizes above the full resolution, an output smaller than the input, or class labels that are missing or
+            not understood.
 
         Returns
         -------
@@ -180,7 +186,7 @@ class FlexiUNet2DModel(AlignedWeights, NamedClasses, ModelMixin, AttentionMixin,
         route = self.route(input_size, output_size)
         temb = self._embed(timestep, class_labels, sample.device)
 
-        x = self.conv_in(resized(sample, route.input_size))
+        x = self.conv_in(resize(sample, route.input_size))
         x = _adapt(self.entry_adapters, self._entry_widths[route.entry_stage], x)
 
         features = {}
@@ -192,7 +198,7 @@ class FlexiUNet2DModel(AlignedWeights, NamedClasses, ModelMixin, AttentionMixin,
             x = self.up_blocks[-1 - step.stage](x, temb, skips, step.num_blocks, step.upsample)
 
         x = _adapt(self.exit_adapters, x.shape[1], x)
-        x = resized(self.conv_out(self.conv_act(self.conv_norm_out(x))), output_size)
+        x = resize(self.conv_out(self.conv_act(self.conv_norm_out(x))), output_size)
         return UNet2DOutput(sample=x) if return_dict else (x,)
 
     def _embed(

@@ -11,20 +11,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+
+# By name: diffusers looks for ModelMixin in this module when it reads model_index.json.
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 
 from .class_names import NamedClasses, checked_names
-from .loading import AlignedWeights
-from .resizing import asked_sizes, resized
+from .loading import aligned
+from .resizing import asked_sizes, resize
 from .routing import Size, stage_sizes
 
 
-class ResizedUNet2DModel(AlignedWeights, NamedClasses, UNet2DModel):
+class ResizedUNet2DModel(NamedClasses, UNet2DModel):
     """diffusers' `UNet2DModel` for images of every size: x_t is resized to `sample_size`, and the prediction back.
 
     Configuration and weights are those of `UNet2DModel`: `ResizedUNet2DModel.from_pretrained` loads what was saved from
     one. For images of `sample_size` both compute the same, bit for bit. Resizing is bilinear, with antialiasing where a
-    side shrinks.
+    side shrinks. The whole network runs at every resolution, so coarse ones cost as much as the finest: it is what
+    Flexi-UNet is compared with, and the simplest way to scale space diffusion with a U-Net that you have.
 
     Parameters
     ----------
@@ -60,6 +64,11 @@ class ResizedUNet2DModel(AlignedWeights, NamedClasses, UNet2DModel):
         self.stage_sizes = stage_sizes(config.sample_size, len(config.block_out_channels))
         self.register_to_config(id2label=None if id2label is None else checked_names(id2label, config.num_class_embeds))
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load a saved network, also one that was saved as a `UNet2DModel`; see `FlexiUNet2DModel.from_pretrained`."""
+        return aligned(super().from_pretrained(*args, **kwargs))
+
     def working_sizes(self, input_size: Size, output_size: Size | None = None) -> tuple[Size, Size]:
         """The sizes to which an input, and from which its prediction, is resized: always the full resolution."""
         return self.stage_sizes[0], self.stage_sizes[0]
@@ -94,9 +103,9 @@ class ResizedUNet2DModel(AlignedWeights, NamedClasses, UNet2DModel):
         """
         _, output_size = asked_sizes(sample, output_size)
         prediction = super().forward(
-            resized(sample, self.stage_sizes[0]), timestep, class_labels=class_labels, return_dict=False
+            resize(sample, self.stage_sizes[0]), timestep, class_labels=class_labels, return_dict=False
         )[0]
-        prediction = resized(prediction, output_size)
+        prediction = resize(prediction, output_size)
         return UNet2DOutput(sample=prediction) if return_dict else (prediction,)
 
 

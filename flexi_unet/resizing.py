@@ -1,4 +1,4 @@
-"""Bilinear resizing of images between a network's own sizes and those of a process."""
+"""Images between sizes, as the networks resize what comes in and what goes out."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from .routing import Size
 
 
-def resized(x: torch.Tensor, size: Size) -> torch.Tensor:
-    """Images at another size: bilinear, with antialiasing where a side shrinks; x itself where it has the size.
+def resize(x: torch.Tensor, size: Size) -> torch.Tensor:
+    """Bilinear, without aligned corners, and antialiased where a side shrinks; x itself where it has the size.
 
     Parameters
     ----------
@@ -26,16 +26,16 @@ def resized(x: torch.Tensor, size: Size) -> torch.Tensor:
 
     Examples
     --------
-    >>> resized(torch.arange(4.0).view(1, 1, 1, 4), (1, 2))
+    >>> resize(torch.arange(4.0).view(1, 1, 1, 4), (1, 2))
     tensor([[[[0.7143, 2.2857]]]])
     """
     if x.shape[-2:] == tuple(size):
         return x
     if size[0] >= x.shape[-2] and size[1] >= x.shape[-1]:
         return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-    # On the CPU PyTorch antialiases in float32 and float64 only.
-    working = x.to(torch.promote_types(x.dtype, torch.float32))
-    return F.interpolate(working, size=size, mode="bilinear", align_corners=False, antialias=True).to(x.dtype)
+    # PyTorch has no antialiased kernel for half precision on the CPU.
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    return F.interpolate(exact, size=size, mode="bilinear", align_corners=False, antialias=True).to(x.dtype)
 
 
 def asked_sizes(sample: torch.Tensor, output_size: int | Sequence[int] | None) -> tuple[Size, Size]:

@@ -5,9 +5,9 @@ Pure Python, so that every pair of sizes can be read and tested without a networ
 decoder climbs from there to the output's stage. The rules are those of arXiv:2603.08709, figure 4, and of
 its published networks.
 
-The stage of a size is the coarsest one that is at least as large: a size between two stages belongs to the finer one,
-and a size below all stages to the coarsest. Where it is not the stage's own size, the input is enlarged to the stage,
-or the prediction shrunk from it (ours; the paper has sizes of stages only).
+A size need not be that of a stage (ours, for images that shrink by any step). It belongs to the coarsest stage that is
+at least as large in both directions: between two stages to the finer one, below all stages to the coarsest. The input
+is enlarged to its stage, and the prediction shrunk from its own.
 """
 
 from __future__ import annotations
@@ -100,14 +100,14 @@ def find_stages(input_size: Size, output_size: Size, sizes: Sequence[Size]) -> t
     Parameters
     ----------
     input_size, output_size : (height, width)
-        Up to the full resolution, with its aspect ratio up to whole pixels; the output is no smaller than the input.
+        Up to the full resolution, of any aspect ratio; the output is no smaller than the input.
     sizes : sequence of (height, width)
         Sizes of the stages, fine to coarse, as from `stage_sizes`.
 
     Raises
     ------
     ValueError
-        For a size that does not fit, or an output smaller than the input.
+        For a size above the full resolution, or an output smaller than the input.
 
     Examples
     --------
@@ -131,19 +131,12 @@ def find_stages(input_size: Size, output_size: Size, sizes: Sequence[Size]) -> t
 
 def _stage_of(name: str, size: Size, sizes: Sequence[Size]) -> int:
     """The coarsest stage that is at least as large as `size`."""
-    (height, width), (full_height, full_width) = size, sizes[0]
-    if not (1 <= height <= full_height and 1 <= width <= full_width):
+    fitting = [stage for stage, (height, width) in enumerate(sizes) if height >= size[0] and width >= size[1]]
+    if not fitting or min(size) < 1:
         raise ValueError(
-            f"The {name} is {height} x {width} pixels; this network works at {full_height} x {full_width} and below."
+            f"The {name} is {size[0]} x {size[1]} pixels; this network works up to {sizes[0][0]} x {sizes[0][1]}."
         )
-    # Some scale brings both sides of the full resolution to within less than a pixel of these.
-    if abs(height * full_width - width * full_height) >= full_height + full_width:
-        nearest = max(1, round(full_width * height / full_height))
-        raise ValueError(
-            f"The {name} is {height} x {width} pixels, which is another aspect ratio than the network's {full_height} "
-            f"x {full_width}: with this height it is {nearest} pixels wide."
-        )
-    return max(stage for stage, (high, wide) in enumerate(sizes) if high >= height and wide >= width)
+    return fitting[-1]
 
 
 def plan_route(
@@ -170,7 +163,7 @@ def plan_route(
     Raises
     ------
     ValueError
-        For a size that does not fit, or an output smaller than the input.
+        For a size above the full resolution, or an output smaller than the input.
     """
     entry, exit_ = find_stages(input_size, output_size, sizes)
     decoder = []

@@ -20,7 +20,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from ssd.commands.errors import UsageError, exit_on_usage_error, printable
+from ssd.commands.errors import exit_on_usage_error, printable
 from ssd.commands.files import write_json
 from ssd.commands.parser import CommandParser
 from ssd.evaluation.config import EvalConfig, FeatureSettings, StatsConfig
@@ -76,15 +76,14 @@ def evaluate(config: EvalConfig) -> None:
     baseline = read_baseline(config.baseline) if config.baseline else None
     state = start_processes(config.device)
     with hold_together(config.report_folder, state) as note:
-        if note:
-            print(f"note: {note}", file=sys.stderr)
+        tell([note] if note else [])
         compare(config, baseline, state)
 
 
 def compare(config: EvalConfig, baseline: dict[str, Any] | None, state: PartialState) -> None:
     """Both sides, their distances, and the report."""
     images = open_generated(config, config.device or str(state.device))
-    reference = open_reference(config, square_side(images.size))
+    reference = open_reference(config, images.size, images.channels)
     measurer = open_measurer(config, reference, state)
     warnings = [*images.warnings, *reference.check(images, measurer.extractors, config.metric_names)]
     protocol = protocol_of(config, images, reference.provenance, measurer.extractors)
@@ -100,10 +99,11 @@ def compare(config: EvalConfig, baseline: dict[str, Any] | None, state: PartialS
         return
 
     labels = [extractor.label for extractor in measurer.extractors]
-    metrics = all_metrics(config.metric_names, labels, real, full, levels, config.seed)
+    metrics = all_metrics(config.metric_names, labels, real, full, levels, config.seed, images.channels)
     if is_digits:
         metrics |= digit_recognition([full.images])
     warn(count_warnings(full))
+    tell(reference.notes)
     protocol = protocol_of(config, images, {**reference.provenance, **real.provenance}, measurer.extractors)
     check_baseline(config, baseline, protocol, complete=True)
     report = Report(
@@ -126,13 +126,15 @@ def make_statistics(config: StatsConfig) -> None:
     """Measure a data set once, for many evaluations.
 
     python sample/eval_fid.py stats --ref celeba:/data/celeba --crop_preset adm --res 64 --out stats/celeba64_adm.npz
+    python sample/eval_fid.py stats --ref folder:/data/scans --res '[96, 64]' --channels 1 --out stats/scans.npz
     python sample/eval_fid.py --images samples/ --ref stats/celeba64_adm.npz
     """
     state = start_processes(config.device)
-    reference = open_reference(config, config.res)
+    reference = open_reference(config, config.res, config.channels)
     measurer = open_measurer(config, reference, state)
     measured = reference.measure(measurer, MeasurePlan.of_reference(config.keep_features))
     if state.is_main_process:
+        tell(reference.notes)
         extractor = measurer.extractors[0]
         statistics = measured.features[extractor.label]
         statistics.provenance = {**reference.provenance, **measured.provenance, **extractor.provenance}
@@ -189,17 +191,16 @@ def write(config: EvalConfig, report: Report, pictures: Mapping[str, Any]) -> li
     return written
 
 
-def square_side(size: Size) -> int:
-    """The side of square images; reference data are square."""
-    if size[0] != size[1]:
-        raise UsageError(f"Reference data are square, but the images are {size[0]} x {size[1]}.")
-    return size[0]
-
-
 def warn(warnings: Sequence[str], here: bool = True) -> None:
     """Print warnings, on one process."""
     for warning in warnings if here else ():
         print(printable(f"warning: {warning}"), file=sys.stderr)
+
+
+def tell(notes: Sequence[str]) -> None:
+    """Print what should be known and is nobody's mistake."""
+    for note in notes:
+        print(printable(f"note: {note}"), file=sys.stderr)
 
 
 def show(metrics: Mapping[str, Any]) -> None:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ssd import SSDPipeline
 from ssd.commands.errors import UsageError, exit_on_usage_error
@@ -29,6 +28,7 @@ from ssd.pipelines.guidance import number_of_classes
 from ssd.publishing.saving import load_pipeline
 from ssd.sampling.image_folder import (
     claim_image_folder,
+    load_picture,
     missing_images,
     picture_name,
     sampling_settings,
@@ -58,8 +58,8 @@ class SampleConfig(SamplingSettings):
     animation : str, optional
         Write a GIF file of the first 9 images growing level by level: x_t beside the prediction of x_0.
     out : str, optional
-        Write every image as a PNG file into this folder, named by its number. The folder may hold images that the same
-        settings drew, which are not drawn again, but no others.
+        Write every image as a PNG file into this folder, named by its number; grey ones have one channel. The folder
+        may hold images that the same settings drew, which are not drawn again, but no others.
     overwrite : bool
         Remove numbered images of other settings from --out.
     batch_size : int, optional
@@ -160,8 +160,7 @@ def grid_pictures(config: SampleConfig, drawn: Mapping[int, np.ndarray]) -> list
         if index in drawn:
             pictures.append(drawn[index])
         else:
-            with Image.open(Path(str(config.out)) / picture_name(index)) as image:
-                pictures.append(np.array(image))
+            pictures.append(load_picture(Path(str(config.out)) / picture_name(index)))
     return pictures
 
 

@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .pipeline_ssd import SSDPipeline
     from .process.scale_space import ScaleSpaceProcess
+    from .scheduling_blurring import BlurringScheduler
+    from .scheduling_corrective_noise import CorrectiveNoiseScheduler
     from .scheduling_ssd import SSDScheduler
 
-__all__ = ["SSDPipeline", "SSDScheduler", "ScaleSpaceProcess"]
+__all__ = ["BlurringScheduler", "CorrectiveNoiseScheduler", "SSDPipeline", "SSDScheduler", "ScaleSpaceProcess"]
 __version__ = "0.1.0"
 
-_MODULES = {"SSDPipeline": "pipeline_ssd", "SSDScheduler": "scheduling_ssd", "ScaleSpaceProcess": "process"}
+_MODULES = {
+    "BlurringScheduler": "scheduling_blurring",
+    "CorrectiveNoiseScheduler": "scheduling_corrective_noise",
+    "SSDPipeline": "pipeline_ssd",
+    "SSDScheduler": "scheduling_ssd",
+    "ScaleSpaceProcess": "process",
+}
 
 
 def __getattr__(name: str) -> Any:

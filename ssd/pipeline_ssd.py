@@ -16,6 +16,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineO
 
 # Imported by their modules' names, which `from_pretrained` resolves when it reads model_index.json.
 from flexi_unet.modeling_flexi_unet import FlexiUNet2DModel
+from flexi_unet.modeling_resized_unet import ResizedUNet2DModel
 
 from .operators.placing import to_device
 from .pipelines.faults import FirstFaults
@@ -23,6 +24,9 @@ from .pipelines.groups import images_per_call, predict_in_groups
 from .pipelines.guidance import GuidedNetwork, check_labels
 from .pipelines.initial_state import Generators, check_generators, initial_state
 from .pipelines.staging import complete_pipeline
+from .schedulers.base import ProcessScheduler
+from .scheduling_blurring import BlurringScheduler
+from .scheduling_corrective_noise import CorrectiveNoiseScheduler
 from .scheduling_ssd import SSDScheduler
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -34,10 +38,10 @@ class SSDPipeline(DiffusionPipeline):
 
     Parameters
     ----------
-    unet : FlexiUNet2DModel or UNet2DModel
+    unet : FlexiUNet2DModel, ResizedUNet2DModel or UNet2DModel
         A `UNet2DModel` cannot enlarge an image, so it needs a scheduler of one level.
-    scheduler : SSDScheduler
-        Its `sample_size` must be the network's, and its levels among the network's stages.
+    scheduler : SSDScheduler, BlurringScheduler or CorrectiveNoiseScheduler
+        Its `sample_size` must be the network's.
 
     Attributes
     ----------
@@ -47,7 +51,7 @@ class SSDPipeline(DiffusionPipeline):
     Raises
     ------
     TypeError
-        When the scheduler is not an SSDScheduler.
+        When the scheduler is not one of ours.
     ValueError
         When the network and the scheduler do not fit.
 
@@ -66,7 +70,11 @@ class SSDPipeline(DiffusionPipeline):
     _interrupt = False
     _faults: FirstFaults | None = None
 
-    def __init__(self, unet: FlexiUNet2DModel | UNet2DModel, scheduler: SSDScheduler) -> None:
+    def __init__(
+        self,
+        unet: FlexiUNet2DModel | UNet2DModel,
+        scheduler: SSDScheduler | BlurringScheduler | CorrectiveNoiseScheduler,
+    ) -> None:
         super().__init__()
         _check_components(unet, scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
@@ -176,7 +184,8 @@ class SSDPipeline(DiffusionPipeline):
         labels = check_labels(self.unet, class_labels, batch_size, guidance_scale)
         limits = images_per_call(self.scheduler.resolutions, batch_size, max_batch_size_per_level)
         if timesteps is None and num_inference_steps is None:
-            num_inference_steps = min(DEFAULT_STEPS, len(self.scheduler))
+            fewest = len(self.scheduler.process.required_timesteps) + 1
+            num_inference_steps = min(max(DEFAULT_STEPS, fewest), len(self.scheduler))
         self.scheduler.set_timesteps(num_inference_steps, timesteps=timesteps)
         chain = self.scheduler.timesteps.tolist()  # plain integers: the loop never waits for the device
         self._num_timesteps, self._interrupt = len(chain), False
@@ -191,7 +200,7 @@ class SSDPipeline(DiffusionPipeline):
         for index, t in enumerate(self.progress_bar(chain)):
             if self.interrupt:
                 continue
-            output_size = self.scheduler.size_at(self.scheduler.previous_timestep(t))
+            output_size = self.scheduler.prediction_size(t)
             timestep = timesteps_on_device[index : index + 1]
             prediction = predict_in_groups(network, latents, timestep, output_size, limits[output_size])
             faults.note(index, prediction)
@@ -221,27 +230,26 @@ class SSDPipeline(DiffusionPipeline):
 
 def _check_components(unet: Any, scheduler: Any) -> None:
     """Raise an error with the way out unless the scheduler is ours and fits the network."""
-    if not isinstance(scheduler, SSDScheduler):
+    if not isinstance(scheduler, ProcessScheduler):
         raise TypeError(
             f"SSDPipeline needs an SSDScheduler, got {type(scheduler).__name__}, which never resizes: keep the "
             "pipeline's own scheduler, and call the pipeline with eta=0 for DDIM's steps or eta=1 for DDPM's."
         )
-    name, sizes = type(unet).__name__, getattr(unet, "stage_sizes", None)
     if unet.config.in_channels != unet.config.out_channels:
         raise ValueError(
             f"The network predicts {unet.config.out_channels} channels for images of {unet.config.in_channels}: "
             "SSDPipeline needs one that predicts images, and nothing else."
         )
-    if sizes is None:
-        if len(scheduler.resolutions) > 1:
-            raise ValueError(
-                f"A {name} cannot enlarge an image, and this scheduler has {len(scheduler.resolutions)} levels: use a "
-                "FlexiUNet2DModel, or SSDScheduler(num_levels=1)."
-            )
-        side = unet.config.sample_size
-        sizes = scheduler.resolutions if side is None else [(side, side) if isinstance(side, int) else tuple(side)]
-    if scheduler.resolutions != sizes[: len(scheduler.resolutions)]:
+    sizes, name = scheduler.resolutions, type(unet).__name__
+    if len(sizes) > 1 and not isinstance(unet, (FlexiUNet2DModel, ResizedUNet2DModel)):
         raise ValueError(
-            f"The scheduler's levels {scheduler.resolutions} are not the network's finest stages {sizes}: build it "
-            f"with SSDScheduler(sample_size={sizes[0]}, num_levels=..), at most {len(sizes)} levels."
+            f"A {name} cannot enlarge an image, and this scheduler has {len(sizes)} levels: use a FlexiUNet2DModel, a "
+            "ResizedUNet2DModel, or SSDScheduler(num_levels=1)."
+        )
+    side = unet.config.sample_size
+    full = sizes[0] if side is None else (side, side) if isinstance(side, int) else (side[0], side[1])
+    if sizes[0] != full:
+        raise ValueError(
+            f"The scheduler's images are {sizes[0][0]} x {sizes[0][1]} and the network's {full[0]} x {full[1]}: build "
+            f"the scheduler with sample_size={full}."
         )

@@ -6,51 +6,33 @@ Shape letters: B batch, C channels; H W the size of x_s, h w the size of x_t, s 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils import BaseOutput, logging
+from diffusers.configuration_utils import register_to_config
+
+# By name: diffusers resolves it in this module when it reads model_index.json.
+from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 
 from .operators.sizes import Size
 from .process.noise import NoiseSchedule, make_betas, make_blur_widths
+from .process.posterior import GaussianPosterior
+from .process.predictions import check_prediction_type
 from .process.resolution import ResolutionSchedule, pyramid
-from .process.scale_space import ScaleSpaceProcess
+from .process.scale_space import COVARIANCES, ScaleSpaceProcess
+from .schedulers.base import ProcessScheduler, SSDSchedulerOutput, check_limits
 
-logger = logging.get_logger(__name__)
+__all__ = ["SSDScheduler", "SSDSchedulerOutput"]
 
-PREDICTION_TYPES = ("sample",)
-MAX_TIMESTEPS = 100_000
-MAX_SIDE = 4096
-"""The most timesteps, and the largest side in pixels; more are taken for a mistake, since tables of them are built."""
+VARIANCE_TYPES = ("fixed_small", "fixed_large")
 
 
-@dataclass
-class SSDSchedulerOutput(BaseOutput):
-    """Result of `SSDScheduler.step`.
-
-    Attributes
-    ----------
-    prev_sample : torch.Tensor
-        x_s, shape (B, C, H, W).
-    pred_original_sample : torch.Tensor
-        The (clipped) prediction of the clean image at the size of x_s, D_s x_0, shape (B, C, H, W).
-    """
-
-    prev_sample: torch.Tensor
-    pred_original_sample: torch.Tensor
-
-
-class SSDScheduler(SchedulerMixin, ConfigMixin):
+class SSDScheduler(ProcessScheduler):
     """Ancestral sampling of Scale Space Diffusion (arXiv:2603.08709, theorem 3).
 
-    Timesteps t = T-1..0 are noisy states; -1 is the clean image. With `num_levels=1` it is DDPM with x_0
-    prediction and the posterior variance.
+    Timesteps t = T-1..0 are noisy states; -1 is the clean image. With `num_levels=1` it is DDPM, and DDIM with eta = 0,
+    with any of diffusers' prediction and variance types.
 
     Parameters
     ----------
@@ -62,23 +44,32 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
     sample_size : int or (height, width)
         The full resolution in pixels; each side at most 4096 and divisible by 2^(num_levels - 1).
     num_levels : int
-        The number of resolutions.
+        The number of resolutions, each half of the one before.
     resolution_schedule : {"equal", "convex_decay", "sigmoid_like", "tanh_like"}
         See `ssd.process.resolution`.
     resolution_gamma : float
         The shape of the resolution schedule, positive.
     downsample_kernel : {"bilinear", "area", "bicubic", "lanczos3", "dct"}
         How images shrink; bilinear, antialiased, is the paper's.
-    prediction_type : {"sample"}
-        The network predicts the clean image at the next resolution, D_s x_0. Predicting the noise cannot work
-        with several levels: where the image grows, x_t and its noise say nothing of the finer details.
+    prediction_type : {"sample", "epsilon", "v_prediction"}
+        What the network predicts: the clean image at the next resolution, D_s x_0, as in the paper; or the noise or the
+        velocity of x_t. Where the image grows, x_t and its noise say nothing of the finer details: there the network
+        predicts the clean image in any case.
     clip_sample : bool
-        Whether to clip the prediction to [-clip_sample_range, clip_sample_range].
+        Whether to clip the prediction of the clean image to [-clip_sample_range, clip_sample_range].
     clip_sample_range : float
         The largest absolute value that is left, positive.
     blur_sigma_max : float
         The width, in pixels of the full resolution, of the Gaussian blur that has accumulated at t = T-1; 0 is no blur.
-        With `num_levels=1` it gives blurring diffusion with isotropic marginals.
+        The marginals stay isotropic. For blurring diffusion as published see `BlurringScheduler`.
+    resolutions : sequence of int or (height, width), optional
+        The sizes of all levels, fine to coarse, instead of `num_levels` halvings; they may shrink by any step. The
+        first is `sample_size`.
+    variance_type : {"fixed_small", "fixed_large"}
+        The variance of ancestral steps, eta = 1: the posterior's (theorem 3), or that of the forward step, with one
+        level only. Other eta's have variances of their own.
+    covariance : {"exact", "isotropic"}
+        isotropic is an ablation, for study: white noise of the same variance instead of the posterior's covariance.
 
     Examples
     --------
@@ -88,7 +79,7 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
     (50, (8, 8), (32, 32))
     """
 
-    order = 1
+    process: ScaleSpaceProcess
 
     @register_to_config
     def __init__(
@@ -106,247 +97,87 @@ class SSDScheduler(SchedulerMixin, ConfigMixin):
         clip_sample: bool = True,
         clip_sample_range: float = 1.0,
         blur_sigma_max: float = 0.0,
+        resolutions: Sequence[int | Sequence[int]] | None = None,
+        variance_type: str = "fixed_small",
+        covariance: str = "exact",
     ) -> None:
-        if prediction_type not in PREDICTION_TYPES:
-            raise ValueError(
-                f"prediction_type must be 'sample', got {prediction_type!r}: across a level change the noise "
-                "does not determine the clean image, so the network has to predict the image itself."
-            )
-        if num_train_timesteps > MAX_TIMESTEPS:
-            raise ValueError(f"num_train_timesteps must be at most {MAX_TIMESTEPS}, got {num_train_timesteps}.")
-        if max([sample_size] if isinstance(sample_size, int) else sample_size) > MAX_SIDE:
-            raise ValueError(f"sample_size must be at most {MAX_SIDE} pixels a side, got {sample_size}.")
-        if not clip_sample_range > 0:
-            raise ValueError(f"clip_sample_range must be positive, got {clip_sample_range}.")
+        check_limits(num_train_timesteps, sample_size, clip_sample_range)
         if not math.isfinite(resolution_gamma) or not math.isfinite(blur_sigma_max):
             raise ValueError(
                 f"resolution_gamma and blur_sigma_max must be finite, got {resolution_gamma} and {blur_sigma_max}."
             )
         if not isinstance(sample_size, int):
             self.register_to_config(sample_size=list(sample_size))  # what JSON gives back
+        if resolutions is None:
+            sizes = pyramid(sample_size, num_levels)
+        else:
+            sizes = explicit_sizes(resolutions, sample_size)
+            self.register_to_config(resolutions=[list(size) for size in sizes], num_levels=len(sizes))
+        _check_choices(prediction_type, blur_sigma_max, variance_type, covariance, len(sizes))
         self._betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end)
-        self.process = ScaleSpaceProcess(
-            NoiseSchedule.from_betas(self._betas),
-            ResolutionSchedule.from_curve(
-                pyramid(sample_size, num_levels), num_train_timesteps, resolution_schedule, resolution_gamma
-            ),
-            downsample=downsample_kernel,
-            blur_widths=make_blur_widths(num_train_timesteps, blur_sigma_max) if blur_sigma_max else None,
+        self._start(
+            ScaleSpaceProcess(
+                NoiseSchedule.from_betas(self._betas),
+                ResolutionSchedule.from_curve(sizes, num_train_timesteps, resolution_schedule, resolution_gamma),
+                downsample=downsample_kernel,
+                blur_widths=make_blur_widths(num_train_timesteps, blur_sigma_max) if blur_sigma_max else None,
+            )
         )
-        self.init_noise_sigma = 1.0
-        self.num_inference_steps: int | None = None
-        self._set(list(range(num_train_timesteps))[::-1])
-
-    def __len__(self) -> int:
-        return self.config.num_train_timesteps
-
-    @classmethod
-    def _get_compatibles(cls) -> list[type]:
-        # No other scheduler changes the image size between steps.
-        return [cls]
-
-    @property
-    def resolutions(self) -> list[Size]:
-        """(height, width) of every level, fine to coarse."""
-        return list(self.process.resolution.resolutions)
 
     @property
     def betas(self) -> torch.Tensor:
         """Variances of the one-step transitions: (T,), float32, on the CPU. A copy: changing it changes nothing."""
         return self._betas.float()
 
-    @property
-    def alphas_cumprod(self) -> torch.Tensor:
-        """a_t^2 for t = 0..T-1: (T,), float32, on the CPU. A copy of `process.noise`, whose tables are float64.
+    def _posterior(self, clean: torch.Tensor, x_t: torch.Tensor, s: int, t: int, eta: float) -> GaussianPosterior:
+        posterior = self.process.reverse(clean, x_t, s, t, eta, self.config.covariance)
+        if self.config.variance_type == "fixed_large" and eta == 1 and s != -1:
+            # Of the forward step (arXiv:2006.11239, section 3.2): beta_t, or 1 - (a_t / a_s)^2 over several timesteps.
+            return posterior.with_white_noise(1 - (self.process.signal(t) / self.process.signal(s)) ** 2)
+        return posterior
 
-        With it `diffusers.training_utils.compute_snr(scheduler, timesteps)` works.
-        """
-        return self.process.noise.signal[:-1].square().float()
 
-    def size_at(self, timestep: int | torch.Tensor) -> Size:
-        """(height, width) of x_t for t = -1..T-1; a tensor may hold several timesteps of one level."""
-        return self.process.size(timestep if isinstance(timestep, torch.Tensor) else int(timestep))
+def explicit_sizes(resolutions: Sequence[int | Sequence[int]], sample_size: int | Sequence[int]) -> list[Size]:
+    """The sizes of all levels, fine to coarse, checked.
 
-    def previous_timestep(self, timestep: int | torch.Tensor) -> int:
-        """The next less noisy timestep s of the chain below `timestep`; -1, the clean image, after the last."""
-        position = bisect_left(self._ascending, int(timestep))
-        return self._ascending[position - 1] if position else -1
-
-    def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: str | torch.device | None = None,
-        timesteps: Sequence[int] | None = None,
-    ) -> None:
-        """Choose the timesteps of the reverse process.
-
-        Parameters
-        ----------
-        num_inference_steps : int
-            N from the number of level changes + 1 to T: exactly N timesteps, evenly spaced, of which the nearest ones
-            are moved to the level changes, since the network has learnt to grow the image only there.
-        device : optional
-            Where `self.timesteps` lives.
-        timesteps : sequence of int
-            Instead of a number: an explicit, strictly descending list of timesteps in 0..T-1.
-        """
-        if (num_inference_steps is None) == (timesteps is None):
-            raise ValueError("Give exactly one of num_inference_steps and timesteps.")
-        if timesteps is not None:
-            chosen = self._check_explicit([int(t) for t in timesteps])
-        else:
-            chosen = self._spread(int(num_inference_steps))  # type: ignore[arg-type]
-        self.num_inference_steps = len(chosen)
-        self._set(chosen, device)
-
-    def scale_model_input(self, sample: torch.Tensor, timestep: int | None = None) -> torch.Tensor:
-        """The sample itself: this process needs no input scaling."""
-        return sample
-
-    def sample_timesteps(self, batch_size: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Random timesteps for one training batch, which must share the sizes of x_t and of the target.
-
-        t is drawn uniformly. If it is a level change, where the target is larger than x_t, the whole batch uses it;
-        otherwise every image draws its own t among the timesteps of that level that are not a level change. So the
-        marginal of every image's t is uniform (arXiv:2603.08709, section 3).
-
-        Parameters
-        ----------
-        batch_size : int
-            B, at least 1.
-        generator : torch.Generator, optional
-
-        Returns
-        -------
-        torch.Tensor
-            (B,), int64, on the CPU, where `add_noise` and the process read them without waiting for a device.
-
-        Examples
-        --------
-        A training step of your own, with the network's target:
-
-        >>> from ssd.process.losses import min_snr_loss, training_pair
-        >>> scheduler, x_0 = SSDScheduler(sample_size=16, num_levels=2), torch.zeros(4, 3, 16, 16)
-        >>> t = scheduler.sample_timesteps(4, torch.Generator().manual_seed(0))
-        >>> x_t, target = training_pair(scheduler.process, x_0, t, torch.randn(4, 3, *scheduler.size_at(t)))
-        >>> prediction = torch.zeros_like(target)  # network(x_t, t, output_size=target.shape[-2:]).sample
-        >>> min_snr_loss(scheduler.process, prediction, target, t).shape
-        torch.Size([4])
-        """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        device = "cpu" if generator is None else generator.device
-
-        def below(high: int, number: int) -> torch.Tensor:
-            return torch.randint(high, (number,), generator=generator, device=device).cpu()
-
-        schedule = self.process.resolution
-        t = int(below(len(self), 1))
-        if t in schedule.level_changes:
-            return torch.full((batch_size,), t)
-        allowed = torch.tensor(schedule.within_level(schedule.level(t)))
-        return allowed[below(len(allowed), batch_size)]
-
-    def add_noise(self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """x_t from clean images.
-
-        Parameters
-        ----------
-        original_samples : torch.Tensor
-            x_0 at full resolution, (B, C, H, W), values in [-1, 1].
-        noise : torch.Tensor
-            White noise at the size of x_t, (B, C, h, w).
-        timesteps : torch.Tensor
-            Shape (B,), all of one level, as `sample_timesteps` draws them.
-
-        Raises
-        ------
-        ValueError
-            When the timesteps belong to several levels, so that no tensor can hold the x_t.
-        """
-        timesteps = timesteps.cpu()  # one wait at most, if they are on a device
-        try:
-            self.process.level(timesteps)
-        except ValueError as error:
-            raise ValueError(f"{error} `scheduler.sample_timesteps(batch_size)` draws timesteps that fit.") from None
-        return self.process.marginal_sample(original_samples, timesteps, noise)
-
-    def step(
-        self,
-        model_output: torch.Tensor,
-        timestep: int | torch.Tensor,
-        sample: torch.Tensor,
-        eta: float = 1.0,
-        generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        return_dict: bool = True,
-    ) -> SSDSchedulerOutput | tuple[torch.Tensor, torch.Tensor]:
-        """Draw x_s from x_t and the network's prediction; a pure function of config, timesteps and arguments.
-
-        Parameters
-        ----------
-        model_output : torch.Tensor
-            Prediction of the clean image at the next resolution, shape (B, C, H, W) with (H, W) =
-            size_at(previous_timestep(t)).
-        timestep : int
-            t.
-        sample : torch.Tensor
-            x_t, shape (B, C, h, w) with (h, w) = size_at(t).
-        eta : float
-            In [0, 1]: 1 draws from the posterior, 0 is as deterministic as the level change allows.
-        generator : optional
-            One generator, or a list or tuple with one per image.
-        return_dict : bool
-            Return an `SSDSchedulerOutput` rather than (prev_sample, pred_original_sample).
-        """
-        t = int(timestep)
-        s = self.previous_timestep(t)
-        for name, tensor, when in (("sample", sample, t), ("model_output", model_output, s)):
-            if tuple(tensor.shape[-2:]) != self.size_at(when):
-                raise ValueError(
-                    f"At timestep {t} (next: {s}) {name} must be {self.size_at(when)}, got {tuple(tensor.shape)}."
-                )
-        prediction = model_output
-        if self.config.clip_sample:
-            limit = self.config.clip_sample_range
-            prediction = prediction.clamp(-limit, limit)
-        # Half-precision networks are welcome; the state is computed in float32 or better.
-        working = torch.promote_types(sample.dtype, torch.float32)
-        x_0_at_s = self.process.blur_to(prediction.to(working), s)
-        posterior = self.process.posterior(x_0_at_s, sample.to(working), s=s, t=t, eta=eta)
-        prev_sample = posterior.sample(generator).to(sample.dtype)
-        if not return_dict:
-            return prev_sample, prediction
-        return SSDSchedulerOutput(prev_sample=prev_sample, pred_original_sample=prediction)
-
-    def _set(self, descending: list[int], device: str | torch.device | None = None) -> None:
-        self._ascending = descending[::-1]
-        self.timesteps = torch.tensor(descending, dtype=torch.int64, device=device)
-
-    def _spread(self, number: int) -> list[int]:
-        """Exactly `number` evenly spaced timesteps, T-1 first, with every level change among them."""
-        last = self.config.num_train_timesteps - 1
-        required = {last, *self.process.resolution.level_changes}
-        if not len(required) <= number <= last + 1:
+    Raises
+    ------
+    ValueError
+        When they do not begin with the full resolution, or grow, or stay as they are.
+    """
+    full = (sample_size, sample_size) if isinstance(sample_size, int) else tuple(sample_size)
+    pairs = [(size, size) if isinstance(size, int) else tuple(size) for size in resolutions]
+    if not pairs or any(len(size) != 2 or min(size) < 1 for size in pairs):
+        raise ValueError(f"resolutions must be positive sides or pairs (height, width), got {list(resolutions)}.")
+    if pairs[0] != full:
+        raise ValueError(f"resolutions must begin with the full resolution {full}, got {pairs[0]}.")
+    for fine, coarse in pairwise(pairs):
+        if coarse == fine or coarse[0] > fine[0] or coarse[1] > fine[1]:
             raise ValueError(
-                f"num_inference_steps must be in {len(required)}..{last + 1} for this schedule "
-                f"(its first step and {len(required) - 1} level changes are needed), got {number}."
+                f"resolutions must shrink from one level to the next, since images shrink as noise grows, but {coarse} "
+                f"follows {fine}: list them from the full resolution down."
             )
-        chosen = set(np.linspace(last, 0, number).round().astype(int).tolist())
-        for t in sorted(required - chosen, reverse=True):
-            chosen.remove(min(chosen - required, key=lambda other: abs(other - t)))
-            chosen.add(t)
-        return sorted(chosen, reverse=True)
+    return [(size[0], size[1]) for size in pairs]
 
-    def _check_explicit(self, timesteps: list[int]) -> list[int]:
-        last = self.config.num_train_timesteps - 1
-        if not timesteps or any(not 0 <= t <= last for t in timesteps):
-            raise ValueError(f"timesteps must be in 0..{last} and at least one, got {timesteps}.")
-        if any(later >= earlier for earlier, later in pairwise(timesteps)):
-            raise ValueError(f"timesteps must be strictly descending, got {timesteps}.")
-        skipped = [t for t in self.process.resolution.level_changes if timesteps[0] > t and t not in timesteps]
-        if skipped:
-            logger.warning(
-                f"These timesteps skip the level changes {skipped}: the network has learnt to grow the image only "
-                "there, expect worse images."
-            )
-        return timesteps
+
+def _check_choices(
+    prediction_type: str, blur_sigma_max: float, variance_type: str, covariance: str, num_levels: int
+) -> None:
+    """Raise a ValueError for choices that there are not, or that do not go together."""
+    check_prediction_type(prediction_type)
+    if blur_sigma_max and prediction_type != "sample":
+        raise ValueError(
+            f"With blur the network predicts the sample, got prediction_type={prediction_type!r}: noise alone does not "
+            "undo a blur. Use BlurringScheduler for blurring diffusion with epsilon."
+        )
+    for name, value, allowed in (
+        ("variance_type", variance_type, VARIANCE_TYPES),
+        ("covariance", covariance, COVARIANCES),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
+    if variance_type == "fixed_large" and (num_levels > 1 or covariance != "exact"):
+        raise ValueError(
+            f"variance_type='fixed_large' is for one level with the exact covariance, got {num_levels} levels and "
+            f"covariance={covariance!r}: use 'fixed_small', the posterior's."
+        )

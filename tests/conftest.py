@@ -20,7 +20,18 @@ ROOT = Path(__file__).parent.parent
 
 TINY = [
     *("--res", "16", "--levels", "2", "--block_out_channels", "[32,32]", "--layers_per_block", "1"),
-    *("--batch_size", "4", "--num_workers", "0", "--sample_every", "0", "--log_every", "1", "--cpu_threads", "1"),
+    *(
+        "--global_batch_size",
+        "4",
+        "--num_workers",
+        "0",
+        "--sample_every",
+        "0",
+        "--log_every",
+        "1",
+        "--cpu_threads",
+        "1",
+    ),
 ]
 """Flags of a network that trains a step in milliseconds."""
 

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import torch
 
 import flexi_unet
 import ssd
+from ssd.training.build import build_scheduler, build_unet
+from ssd.training.config import parse_train_config
 
 from .conftest import ROOT
 
@@ -61,6 +64,25 @@ def test_python_of_a_document(document: Path) -> None:
     for block in BLOCK.finditer(text):
         line = text[: block.start(1)].count("\n")
         exec(compile("\n" * line + block[1], str(document), "exec"), namespace)
+
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TRAINING = [
+    (document.name, line.strip())
+    for document in DOCUMENTS
+    for line in document.read_text().splitlines()
+    if re.match(r" +(accelerate launch|python)\b.* train/train_ssd.py ", line)
+]
+
+
+@pytest.mark.parametrize(("document", "line"), TRAINING, ids=[f"{name}: {line[-60:]}" for name, line in TRAINING])
+def test_training_commands_of_the_documents_describe_a_run(document: str, line: str, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = parse_train_config(shlex.split(line.partition("train/train_ssd.py")[2], comments=True))
+    scheduler = build_scheduler(config)
+    with torch.device("meta"):
+        unet = build_unet(config)
+    ssd.SSDPipeline(unet, scheduler)  # they fit
 
 
 def test_the_readme_and_the_recipes_are_among_the_documents() -> None:

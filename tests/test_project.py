@@ -10,7 +10,8 @@ import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
-from ssd.training.config import build_scheduler, build_unet, parse_train_config
+from ssd.training.build import build_scheduler, build_unet
+from ssd.training.config import parse_train_config
 
 from .conftest import ROOT
 

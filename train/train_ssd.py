@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,17 @@ from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 from tqdm.auto import tqdm
 
-from ssd import SSDScheduler
 from ssd.commands.errors import TrainingStopped, exit_on_usage_error, printable
 from ssd.data import ImageData
 from ssd.data.conversions import conversion_notes
 from ssd.operators.placing import to_device
 from ssd.pipelines.guidance import no_class_label
-from ssd.process.losses import min_snr_loss, training_pair
+from ssd.process.losses import denoising_loss, training_pair
+from ssd.schedulers.base import ProcessScheduler
 from ssd.seeding import seed_torch
-from ssd.training.batches import Position, TrainingBatches
+from ssd.training.batches import Batch, Position, TrainingBatches
 from ssd.training.checkpoints import TrainState, load_networks, load_optimizer
-from ssd.training.config import TrainConfig, parse_train_config
+from ssd.training.config import TrainConfig, filled, images_per_batch, parse_train_config
 from ssd.training.ema import EmaNetworks
 from ssd.training.engine import (
     announce_compiling,
@@ -85,7 +86,7 @@ class Run:
     config: TrainConfig
     accelerator: Accelerator
     dataset: ImageData
-    scheduler: SSDScheduler
+    scheduler: ProcessScheduler
     network: torch.nn.Module  # as the engine runs it
     predict: Callable[..., Any]  # the network, or what tells when a route is compiled
     optimizer: Any  # likewise; state.optimizer is AdamW itself
@@ -112,12 +113,14 @@ def start_run(setup: Setup, accelerator: Accelerator) -> Run:
         unet.to(memory_format=torch.channels_last)
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    freeze_unused(unet, config.levels)
+    freeze_unused(unet, len(scheduler.resolutions))
     share_weights(unet)
     ema = EmaNetworks(unet, config.ema_decays, torch.device("cpu") if config.ema_on_cpu else device)
     if checkpoint is not None:
         load_networks(checkpoint, unet, ema)
-    adamw = torch.optim.AdamW(unet.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    adamw = torch.optim.AdamW(
+        unet.parameters(), filled(config.learning_rate), weight_decay=config.weight_decay, fused=True
+    )
     network, optimizer = accelerator.prepare(unet, adamw)  # under FSDP the weights of `unet` are shards from here on
     state = TrainState(unet, ema, adamw, accelerator.scaler)
     if checkpoint is not None:
@@ -126,7 +129,7 @@ def start_run(setup: Setup, accelerator: Accelerator) -> Run:
     if checkpoint is not None:
         saver.save_pipeline()
     progress = state.progress
-    progress.global_batch = config.batch_size * accelerator.num_processes
+    progress.global_batch = images_per_batch(config, accelerator.num_processes) * accelerator.num_processes
 
     levels = [f"loss_{height}x{width}" for height, width in scheduler.resolutions]
     accelerator.log_with.append(CsvTracker(Path(config.out) / "log.csv", levels, progress.step))
@@ -143,7 +146,7 @@ def start_run(setup: Setup, accelerator: Accelerator) -> Run:
         batches=TrainingBatches(
             config,
             setup.dataset,
-            scheduler.process.resolution,
+            scheduler.process,
             no_class_label(unet) if config.class_conditional else None,
             Position(progress.batches, progress.images),
             accelerator.process_index,
@@ -162,27 +165,16 @@ def start_run(setup: Setup, accelerator: Accelerator) -> Run:
 def train(run: Run) -> None:
     """Steps until the last one or until somebody asks to stop; the program never waits for the device, but to log."""
     config, accelerator, state, progress = run.config, run.accelerator, run.state, run.state.progress
-    process = run.scheduler.process
     stopped = False
     state.unet.train()
     with StopRequest() as stop, run.bar:
         while progress.step < config.total_steps and not stopped:
             for group in state.optimizer.param_groups:
-                group["lr"] = config.learning_rate * run.learning_rate(progress.step)
+                group["lr"] = filled(config.learning_rate) * run.learning_rate(progress.step)
             seed_torch(config.seed, "step", progress.step, accelerator.process_index)  # from which dropout draws
-            for _ in range(config.gradient_accumulation_steps):
+            for left in reversed(range(config.routes_per_step)):
                 batch = next(run.batches)
-                x_t, target = training_pair(process, batch.x_0, batch.t, batch.noise)
-                with accelerator.accumulate(run.network):
-                    prediction = run.predict(
-                        x_t,
-                        to_device(batch.t, accelerator.device),
-                        class_labels=batch.labels,
-                        output_size=batch.output_size,
-                    ).sample
-                    losses = min_snr_loss(process, prediction, target, batch.t, config.max_snr)
-                    accelerator.backward(batch.weight * losses.mean())
-                run.log.add_batch(batch, losses)
+                run.log.add_batch(batch, add_gradients(run, batch, is_last=left == 0))
                 progress.batches, progress.images = batch.end.batches, batch.end.images
 
             max_norm = config.max_grad_norm or math.inf
@@ -200,6 +192,25 @@ def train(run: Run) -> None:
             print(printable(f"note: {note}"))
         how = f"Stopped by {stop.received or 'another process'}" if progress.step < config.total_steps else "Finished"
         print(f"{how} after {progress.step} steps: {config.out}/ holds {', '.join(what_is_written(Path(config.out)))}.")
+
+
+def add_gradients(run: Run, batch: Batch, is_last: bool) -> torch.Tensor:
+    """Add the gradients of one batch, in parts that fit the memory; returns its losses, (B,).
+
+    Processes average their gradients once per step, with the last part of its last batch.
+    """
+    config, accelerator, process = run.config, run.accelerator, run.scheduler.process
+    prediction_type = run.scheduler.config.prediction_type
+    parts, losses = batch.split(config.micro_batch_size), []
+    for number, part in enumerate(parts, start=1):
+        x_t, target = training_pair(process, part.x_0, part.t, part.noise, prediction_type)
+        with nullcontext() if is_last and number == len(parts) else accelerator.no_sync(run.network):
+            output = run.predict(
+                x_t, to_device(part.t, accelerator.device), class_labels=part.labels, output_size=part.output_size
+            ).sample
+            losses.append(denoising_loss(process, output, target, part.t, prediction_type, config.loss, config.max_snr))
+            accelerator.backward(batch.weight * losses[-1].sum() / (len(batch.t) * config.routes_per_step))
+    return torch.cat(losses).detach()
 
 
 def after_step(run: Run, stop: bool) -> bool:

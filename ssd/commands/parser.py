@@ -26,20 +26,28 @@ class CommandParser(jsonargparse.ArgumentParser):
     - An error is one line, with the nearest valid name for an unknown one; the exit code is 2.
     - A switch is written `--resume`, `--resume true` or `--resume false`.
     - `--inception-weights` is `--inception_weights`.
-    - Flags that were renamed are still understood, with a note.
+    - Flags that were renamed are still understood, with a note. Those that are gone say what to use instead.
     - A command may have subcommands, each with flags of its own: the first word of the command line chooses one.
 
     Parameters
     ----------
     renamed : mapping of str to str
         Earlier name of a flag -> its present name.
+    removed : mapping of str to str
+        Name of a flag that is gone -> what to use instead.
     """
 
-    def __init__(self, *args: Any, renamed: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        renamed: Mapping[str, str] | None = None,
+        removed: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         kwargs.setdefault("formatter_class", _HelpFormatter)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
-        self._renamed = dict(renamed or {})
+        self._renamed, self._removed = dict(renamed or {}), dict(removed or {})
         self._subcommands: dict[str, CommandParser] = {}
 
     def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
@@ -111,6 +119,8 @@ class CommandParser(jsonargparse.ArgumentParser):
         if match is None:
             return ""
         unknown = (match[1] or match[2]).replace("-", "_")
+        if unknown in self._removed:
+            return f" It is gone: {self._removed[unknown]}."
         if unknown in self._renamed:
             return f" It is now called '{self._renamed[unknown]}'."
         known = [action.dest for action in self._actions if action.dest != "help"] + list(self._subcommands)

@@ -3,7 +3,7 @@
 - `open`: one way to name a data set; `request`: what was asked for.
 - `dataset`: what all data sets share, and those with a length; `stream`: those without.
 - `labels`: the classes, numbered without gaps, and their names.
-- `transforms`: the crop presets; `files`: many picture files.
+- `sizes`: sizes and channels as users give them; `transforms`: the crop presets; `files`: many picture files.
 - `reading`: one picture, and the errors that name it; `decoding`: what a viewer of it sees; `conversions`: counts of
   what that changed.
 - `readers`: a file per kind of data.

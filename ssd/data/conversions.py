@@ -11,17 +11,19 @@ from torch.utils.data import get_worker_info
 
 
 class Conversion(IntFlag):
-    """What `ssd.data.decoding.decode` did to show a picture as a viewer does, beyond plain 8-bit RGB."""
+    """What `ssd.data.decoding.decode` changed in a picture that is not plain, or lost of it."""
 
     TURNED = 1
     COMPOSITED = 2
     SCALED = 4
+    GREYED = 8
 
 
 PHRASES = {
     Conversion.TURNED: "turned by {their} EXIF tag",
     Conversion.COMPOSITED: "composited over {background}",
     Conversion.SCALED: "scaled to 8 bits from 16 or 32 bits or from floating point",
+    Conversion.GREYED: "converted from colour to grey",
 }
 READ = 128
 """The flag of a picture that was decoded at all."""
@@ -46,7 +48,7 @@ class PictureFlags:
     >>> flags = PictureFlags(3)
     >>> flags.note(1, Conversion.TURNED)
     >>> flags.counts()
-    {'read': 1, 'turned': 1, 'composited': 0, 'scaled': 0}
+    {'read': 1, 'turned': 1, 'composited': 0, 'scaled': 0, 'greyed': 0}
     """
 
     def __init__(self, count: int) -> None:
@@ -60,7 +62,7 @@ class PictureFlags:
         self._flags[index] = READ | int(conversions)
 
     def counts(self) -> dict[str, int]:
-        """Numbers of pictures: "read", and of these "turned", "composited" and "scaled"."""
+        """Numbers of pictures: "read", and of these "turned", "composited", "scaled" and "greyed"."""
         flags = self._flags.numpy()
         return {"read": int(np.count_nonzero(flags)), **count_flags(flags)}
 

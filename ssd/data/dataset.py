@@ -1,6 +1,6 @@
 """What all data sets share, and those with a length: 8-bit pixels to tensors, labels, bad images, provenance.
 
-B images in a batch, S pixels a side.
+B images in a batch, C channels, H x W pixels.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from ..commands.errors import printable
 from .conversions import PictureFlags, conversion_notes
+from .decoding import Decoded
 from .labels import Classes
 from .reading import ReadError, UnreadableImage, read_picture, without_advice
 from .request import DataRequest
@@ -31,7 +32,7 @@ Item = dict[str, "torch.Tensor | int"]
 class ImageData(Dataset[Item], ABC):
     """The facts of a data set, with a length or streamed. A subclass supplies `content_hash`.
 
-    Items are dicts of `image` (3, S, S), float32 in [-1, 1], and `label` (int) where the data have labels.
+    Items are dicts of `image` (C, H, W), float32 in [-1, 1], and `label` (int) where the data have labels.
 
     Parameters
     ----------
@@ -89,9 +90,9 @@ class ImageData(Dataset[Item], ABC):
         return list(self._bad)
 
     def conversion_counts(self) -> dict[str, int]:
-        """Numbers of pictures that this process and its workers have "read", and "turned", "composited", "scaled".
+        """Numbers of pictures that this process and its workers have read, in all and by kind of conversion.
 
-        Empty for data without picture files.
+        The keys are "read", "turned", "composited", "scaled" and "greyed". Empty for data without pictures.
         """
         return {}
 
@@ -151,7 +152,7 @@ class PixelDataset(ImageDataset):
 
     @abstractmethod
     def pixels(self, index: int) -> np.ndarray:
-        """The image (S, S, 3), uint8. Raises `UnreadableImage`."""
+        """The image (H, W, C), uint8. Raises `UnreadableImage`."""
 
     @abstractmethod
     def image_name(self, index: int) -> str:
@@ -167,7 +168,7 @@ class PixelDataset(ImageDataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         """The items of a batch at once, which is what a `DataLoader` asks for: one conversion for all of them."""
-        pixels = np.empty((len(indices), self.size, self.size, 3), dtype=np.uint8)
+        pixels = np.empty((len(indices), *self.size, self.request.channels), dtype=np.uint8)
         used = [self._read_into(pixels[row], index) for row, index in enumerate(indices)]
         images = pixels_to_tensor(pixels)
         if self.labels is None:
@@ -175,7 +176,7 @@ class PixelDataset(ImageDataset):
         return [{"image": image, "label": int(self.labels[index])} for image, index in zip(images, used)]
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
-        """Pixels (S, S, 3), uint8, and the index they come from: another one if that image is skipped."""
+        """Pixels (H, W, C), uint8, and the index they come from: another one if that image is skipped."""
         if not -self.count <= index < self.count:
             raise IndexError(f"index {index} of a data set of {self.count} images")
         for candidate in (position % self.count for position in range(index, index + self.count)):
@@ -191,9 +192,12 @@ class PixelDataset(ImageDataset):
 
     def decoded(self, index: int, open_image: Callable[[], Image.Image], name: str) -> np.ndarray:
         """Pixels of a picture file, decoded, cropped and resized, with its conversions noted: for `pixels`."""
-        picture, conversions = read_picture(open_image, name, self.request.background)
-        self.conversions.note(index, conversions)
-        return self.request.preset.apply(picture, self.size, name)
+        return self.cropped(index, read_picture(open_image, name, self.request.background, self.request.channels), name)
+
+    def cropped(self, index: int, decoded: Decoded, name: str) -> np.ndarray:
+        """Pixels of a decoded picture, cropped and resized, with its conversions noted: for `pixels`."""
+        self.conversions.note(index, decoded.conversions)
+        return self.request.preset.apply(decoded.picture, self.size, name)
 
     def conversion_counts(self) -> dict[str, int]:
         return self.conversions.counts()

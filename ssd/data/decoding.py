@@ -1,4 +1,4 @@
-"""From a picture as it is stored to what a viewer of the file sees: upright, opaque, 8-bit RGB.
+"""From a picture as it is stored to what a viewer of the file sees: upright, opaque, 8-bit RGB, or grey of that.
 
 H x W pixels.
 """
@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageColor, ImageFile
+from PIL import ExifTags, Image, ImageChops, ImageColor, ImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -39,13 +39,13 @@ TOLERANCE = 1e-3
 
 
 class Decoded(NamedTuple):
-    """A picture, 8-bit RGB, and what was done to it."""
+    """A picture, 8-bit RGB or grey, and what was done to it."""
 
     picture: Image.Image
     conversions: Conversion
 
 
-def decode(image: Image.Image, background: str = "white") -> Decoded:
+def decode(image: Image.Image, background: str = "white", channels: int = 3) -> Decoded:
     """What a viewer of the file sees. This is the only decoder of training, preparing and evaluation.
 
     - A picture is turned by its EXIF orientation.
@@ -58,6 +58,7 @@ def decode(image: Image.Image, background: str = "white") -> Decoded:
       maximum between 1 and 2 they are refused, since they could be either.
     - All else is Pillow's `convert("RGB")`, also of colours of 16 bits, of which Pillow reads the upper 8. Colour
       profiles are not applied.
+    - With one channel, the picture after all this becomes grey; see `with_channels`.
 
     Parameters
     ----------
@@ -65,6 +66,8 @@ def decode(image: Image.Image, background: str = "white") -> Decoded:
         As `PIL.Image.open` returns it, not loaded yet.
     background : str
         A name or code of `PIL.ImageColor`.
+    channels : {3, 1}
+        3 for RGB, 1 for grey.
 
     Returns
     -------
@@ -95,7 +98,32 @@ def decode(image: Image.Image, background: str = "white") -> Decoded:
         conversions |= Conversion.TURNED
         if image.format != "TIFF":  # which Pillow has turned while it loaded the pixels
             picture = picture.transpose(TRANSPOSITIONS[orientation])
-    return Decoded(picture, conversions)
+    picture, greyed = with_channels(picture, channels)
+    return Decoded(picture, conversions | greyed)
+
+
+def with_channels(picture: Image.Image, channels: int) -> Decoded:
+    """An 8-bit picture as RGB, or as grey, Pillow's mode L: the luma of ITU-R 601, 0.299 R + 0.587 G + 0.114 B.
+
+    Only a picture with colour in it loses something: grey that is stored as RGB keeps every bit.
+
+    Examples
+    --------
+    >>> picture, conversions = with_channels(Image.new("RGB", (2, 2), "red"), channels=1)
+    >>> picture.getpixel((0, 0)), conversions
+    (76, <Conversion.GREYED: 8>)
+    """
+    mode = "RGB" if channels == 3 else "L"
+    converted = picture if picture.mode == mode else picture.convert(mode)
+    return Decoded(converted, Conversion.GREYED if channels == 1 and has_colour(picture) else Conversion(0))
+
+
+def has_colour(picture: Image.Image) -> bool:
+    """Whether an 8-bit picture, RGB or grey, is not all grey."""
+    if picture.mode == "L":
+        return False
+    red, green, blue = picture.split()
+    return any(ImageChops.difference(red, other).getbbox() is not None for other in (green, blue))
 
 
 def orientation_of(image: Image.Image) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..commands.errors import UsageError
@@ -17,6 +17,7 @@ from .readers.imagenet import ImageNet
 from .readers.npz import NpzImages
 from .readers.wds import WebDatasetImages
 from .request import DataRequest
+from .sizes import check_channels, parse_size
 from .stream import ImageStream
 from .transforms import find_preset
 
@@ -36,7 +37,7 @@ DATA_SPECS: dict[str, Callable[[DataRequest], ImageDataset | ImageStream]] = {
 
 def open_dataset(
     spec: str,
-    size: int,
+    size: int | Sequence[int],
     preset: str = "adm",
     split: str = "train",
     skip_bad_images: bool = False,
@@ -46,6 +47,7 @@ def open_dataset(
     num_classes: int | None = None,
     label_column: str | None = None,
     allow_pipe: bool = False,
+    channels: int = 3,
 ) -> ImageDataset | ImageStream:
     """Open a data set by its name.
 
@@ -53,8 +55,8 @@ def open_dataset(
     ----------
     spec : str
         KIND or KIND:PATH, in one of the forms of `DATA_SPECS`, such as "celeba:/data/celeba".
-    size : int
-        Side of the square images, in pixels.
+    size : int or (height, width)
+        Of the images, in pixels; an int is the side of a square.
     preset : str
         Crop and resize, one of `ssd.data.transforms.PRESETS`.
     split : str
@@ -75,11 +77,15 @@ def open_dataset(
         The column of the labels, for `hub` and `hub-stream`.
     allow_pipe : bool
         Let `wds:pipe:COMMAND` run its command in a shell.
+    channels : {3, 1}
+        3 for RGB, 1 for grey, which is the luma of ITU-R 601; `conversion_notes` tells how many colour pictures became
+        grey.
 
     Returns
     -------
     ImageDataset or ImageStream
-        Items are dicts of `image`, (3, size, size) float32 in [-1, 1], and `label` (int) where the data have labels.
+        Items are dicts of `image`, (channels, height, width) float32 in [-1, 1], and `label` (int) where the data have
+        labels.
         `hub-stream` and `wds` are streams, the others have a length. All are `ssd.data.dataset.ImageData`, with
         `provenance`, `num_classes` and `class_names` (None without labels), `opening_notes`, `bad_images` and
         `conversion_notes`.
@@ -87,20 +93,24 @@ def open_dataset(
     Raises
     ------
     UsageError
-        When the name is unknown, when the data are missing, empty, damaged or laid out differently, and when the
-        preset or the split does not fit them.
+        When the name is unknown, when the data are missing, empty, damaged or laid out differently, when the preset
+        or the split does not fit them, and for a size or a number of channels that images cannot have.
 
     Examples
     --------
     >>> open_dataset("digits", size=16)[0]["image"].shape
     torch.Size([3, 16, 16])
+    >>> open_dataset("digits", size=(16, 8), channels=1)[0]["image"].shape
+    torch.Size([1, 16, 8])
     """
     form, path = find_form(spec)
+    check_channels(channels)
+    height_width = parse_size(size)
     request = DataRequest(
         spec,
         path,
-        size,
-        find_preset(preset, size),
+        height_width,
+        find_preset(preset, height_width),
         split,
         skip_bad_images,
         background=background_name(background),
@@ -108,6 +118,7 @@ def open_dataset(
         num_classes=num_classes,
         label_column=label_column,
         allow_pipe=allow_pipe,
+        channels=channels,
     )
     check_request(request)
     dataset = DATA_SPECS[form](request)
@@ -128,8 +139,6 @@ def find_form(spec: str) -> tuple[str, str]:
 
 def check_request(request: DataRequest) -> None:
     """Refuse what no data can be opened with."""
-    if request.size < 1:
-        raise UsageError(f"The size of the images must be at least 1, got {request.size}.")
     if request.num_classes is not None and request.num_classes < 1:
         raise UsageError(f"The number of classes must be at least 1, got {request.num_classes}.")
     if request.label_column is not None and not request.spec.startswith("hub"):

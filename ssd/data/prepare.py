@@ -2,6 +2,7 @@
 
     python -m ssd.data.prepare celeba:/data/celeba --res 64 --crop_preset adm --out /data/celeba64
     python -m ssd.data.prepare imagenet:/data/imagenet --res 64 --out /data/imagenet64 --workers 16
+    python -m ssd.data.prepare folder:/data/scans --res '[96, 64]' --channels 1 --out /data/scans96x64
     accelerate launch train/train_ssd.py --data prepared:/data/celeba64 --res 64 --out runs/celeba64
 
 An interrupted run continues when the same command is given again. preview.png shows the first images. manifest.json is
@@ -11,6 +12,7 @@ written last and says what the copy is.
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +24,9 @@ from .conversions import conversion_notes
 from .dataset import PixelDataset
 from .open import open_dataset
 from .prepared.copying import write_copy
+from .prepared.manifest import Manifest
 from .prepared.reader import PreparedImages
+from .sizes import size_text
 
 
 @dataclass
@@ -33,8 +37,10 @@ class PrepareConfig:
     ----------
     out : str
         A new folder for the copy, or the one of an interrupted run.
-    res : int
-        The side of the square images in pixels.
+    res : int or list of int
+        The side of square images in pixels, or '[height, width]'.
+    channels : int
+        The channels of the images: 3 for RGB, 1 for grey.
     crop_preset : str
         How pictures are cropped and resized: adm, ddim128 or sde140.
     split : str
@@ -48,7 +54,8 @@ class PrepareConfig:
     """
 
     out: str
-    res: int = 64
+    res: int | list[int] = 64
+    channels: int = 3
     crop_preset: str = "adm"
     split: str = "train"
     workers: int | None = None
@@ -72,7 +79,13 @@ def parse(arguments: list[str] | None) -> tuple[str, PrepareConfig]:
 def open_original(spec: str, config: PrepareConfig) -> PixelDataset:
     """The data set to copy, which must have 8-bit images and a length."""
     dataset = open_dataset(
-        spec, config.res, config.crop_preset, config.split, config.skip_bad_images, config.background
+        spec,
+        config.res,
+        config.crop_preset,
+        config.split,
+        config.skip_bad_images,
+        config.background,
+        channels=config.channels,
     )
     if not isinstance(dataset, PixelDataset) or isinstance(dataset, PreparedImages):
         raise UsageError(f"{spec} cannot be prepared: give celeba, imagenet, folder, npz or hub.")
@@ -83,8 +96,8 @@ def main(arguments: list[str] | None = None) -> None:
     with exit_on_usage_error(OSError):
         spec, config = parse(arguments)
         workers = len(os.sched_getaffinity(0)) if config.workers is None else config.workers
-        if config.res < 1 or workers < 1:
-            raise UsageError(f"--res and --workers must be at least 1, got {config.res} and {workers}.")
+        if workers < 1:
+            raise UsageError(f"--workers must be at least 1, got {workers}.")
         dataset = open_original(spec, config)
         check_output_folder(config.out, "--out")
         try:
@@ -94,13 +107,20 @@ def main(arguments: list[str] | None = None) -> None:
                 manifest, made = write_copy(dataset, Path(config.out), workers)
         except KeyboardInterrupt:
             raise SystemExit("interrupted: run the same command again to continue") from None
-    print(f"{manifest.count} images of {manifest.size} x {manifest.size} in {config.out}, {made} of them made now.")  # noqa: T201
+    print(f"{manifest.count} images of {size_text(dataset.size)} in {config.out}, {made} of them made now.")  # noqa: T201
     for note in conversion_notes(manifest.conversion_counts(), dataset.request.background):
         print(note)  # noqa: T201
     if manifest.bad_images:
         shown = ", ".join(manifest.bad_images[:5]) + (", .." if len(manifest.bad_images) > 5 else "")
         print(f"{len(manifest.bad_images)} unreadable images were replaced, all in manifest.json: {printable(shown)}")  # noqa: T201
-    print(f"Train with  --data prepared:{config.out} --res {manifest.size}")  # noqa: T201
+    print(f"Train with  {training_flags(config.out, manifest)}")  # noqa: T201
+
+
+def training_flags(out: str, manifest: Manifest) -> str:
+    """How the training command reads a copy."""
+    res = shlex.quote(str(manifest.size))
+    grey = "" if manifest.channels == 3 else f" --channels {manifest.channels}"
+    return f"--data prepared:{out} --res {res}{grey}"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ class UnreadableImage(ReadError):
     """One picture cannot be read: the error that `skip_bad_images` turns into a warning."""
 
 
-def read_picture(open_image: Callable[[], Image.Image], name: str, background: str) -> Decoded:
+def read_picture(open_image: Callable[[], Image.Image], name: str, background: str, channels: int = 3) -> Decoded:
     """Open a picture and decode it by `ssd.data.decoding.decode`.
 
     Raises
@@ -36,7 +36,7 @@ def read_picture(open_image: Callable[[], Image.Image], name: str, background: s
     """
     try:
         with open_image() as image:
-            return decode(image, background)
+            return decode(image, background, channels)
     except UnidentifiedImageError:
         raise UnreadableImage(f"{name} is not an image: replace or remove it, or use --skip_bad_images.") from None
     except PILLOW_ERRORS as error:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..commands.errors import UsageError
+from ..operators.sizes import Size
+from .sizes import written_size
 from .transforms import Preset
 
 
@@ -19,8 +21,8 @@ class DataRequest:
         The whole name, KIND:PATH.
     path : str
         The part after the first colon.
-    size : int
-        Side of the images in pixels.
+    size : (height, width)
+        Of the images, in pixels.
     preset : Preset
     split : str
     skip_bad_images : bool
@@ -34,11 +36,13 @@ class DataRequest:
         The column of the labels in a data set of the Hub.
     allow_pipe : bool
         Whether `wds:pipe:..` may run its shell command.
+    channels : int
+        3 for RGB, 1 for grey.
     """
 
     spec: str
     path: str
-    size: int
+    size: Size
     preset: Preset
     split: str = "train"
     skip_bad_images: bool = False
@@ -47,19 +51,21 @@ class DataRequest:
     num_classes: int | None = None
     label_column: str | None = None
     allow_pipe: bool = False
+    channels: int = 3
 
     def provenance(self, split: str, count: int | None, content_hash: str, num_classes: int | None) -> dict[str, Any]:
-        """What a statistics file writes down about the images it was made of."""
+        """What a statistics file writes down about the images it was made of; no `channels` stands for 3."""
         return {
             "spec": self.spec,
             "preset": self.preset.name,
             "filter": self.preset.filter,
             "background": self.background,
             "split": split,
-            "size": self.size,
+            "size": written_size(self.size),
             "count": count,
             "hash": content_hash,
             "num_classes": num_classes,
+            **({} if self.channels == 3 else {"channels": self.channels}),
         }
 
     def choose_split(self, names: dict[str, str]) -> str:

@@ -14,6 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ..seeding import numpy_generator
 from .conversions import StreamTally
 from .dataset import ImageData, Item
+from .decoding import Decoded
 from .labels import Classes
 from .reading import ReadError, UnreadableImage, read_picture
 from .request import DataRequest
@@ -141,14 +142,17 @@ class ImageStream(ImageData, IterableDataset[Item]):
     def _decoded(self, samples: Iterator[Sample]) -> Iterator[Item]:
         for sample in samples:
             try:
-                picture, conversions = read_picture(sample.open_image, sample.name, self.request.background)
+                picture, conversions = self._read(sample)
             except UnreadableImage as error:
                 self._skip(sample.name, error)
                 continue
             self._tally.note(conversions)
             pixels = self.request.preset.apply(picture, self.size, sample.name)
-            image = pixels_to_tensor(np.array(pixels)[None])[0]
+            image = pixels_to_tensor(pixels[None].copy())[0]
             yield {"image": image} if sample.label is None else {"image": image, "label": sample.label}
+
+    def _read(self, sample: Sample) -> Decoded:
+        return read_picture(sample.open_image, sample.name, self.request.background, self.request.channels)
 
     def _skip(self, name: str, error: UnreadableImage) -> None:
         if not self.request.skip_bad_images:

@@ -24,7 +24,7 @@ class Batch:
     ----------
     indices : sequence of int
     inputs : dict
-        Kind of resizing -> (B, 3, H, W), float32 in [0, 255].
+        Kind of resizing -> (B, C, H, W), float32 in [0, 255].
     digests : list of bytes
         SHA-256 of every picture's pixels.
     patches, pixels : dict
@@ -81,7 +81,7 @@ class NumberedPictures(Dataset):
     Parameters
     ----------
     pictures : Dataset
-        Items are (H, W, 3) uint8 arrays.
+        Items are (H, W, C) uint8 arrays.
     """
 
     def __init__(self, pictures: Dataset) -> None:

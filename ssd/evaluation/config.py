@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..commands.errors import UsageError
+from ..data.sizes import check_channels, parse_size
 from ..sampling.many_images import SamplingSettings
 from .features.extractors import Extractor, check_extractor_name, check_sha256, load_extractor
 from .metrics import parse_metrics
@@ -96,20 +97,23 @@ class StatsConfig(FeatureSettings):
 
     Parameters
     ----------
-    res : int
-        The side of the images, in pixels.
+    res : int or list of int
+        The side of square images in pixels, or '[height, width]'.
     out : str
         The .npz file to write.
+    channels : int
+        The channels of the images: 3 for RGB, 1 for grey.
     """
 
-    res: int
+    res: int | list[int]
     out: str
+    channels: int = 3
 
     def check_settings(self) -> None:
         """As for all measurements; and one extractor, one file."""
         super().check_settings()
-        if self.res < 1:
-            raise UsageError(f"--res must be at least 1, got {self.res}.")
+        parse_size(self.res)
+        check_channels(self.channels)
         if "," in (self.features or ""):
             raise UsageError("Statistics are of one extractor: give --features one name, and make a file for each.")
         if not self.out.endswith(".npz"):

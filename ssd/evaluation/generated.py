@@ -20,6 +20,7 @@ from .measure import Measured, Measurement, Measurer
 from .plan import MeasurePlan
 from .sample_folder import SampleFolder, sampling_progress
 from .sampler import Sampler
+from .statistics import channels_of, load_statistics
 
 
 class GeneratedImages(Protocol):
@@ -28,6 +29,10 @@ class GeneratedImages(Protocol):
     @property
     def size(self) -> Size:
         """Of every image."""
+
+    @property
+    def channels(self) -> int:
+        """Of every image: 3 for RGB, 1 for grey."""
 
     @property
     def num(self) -> int:
@@ -60,13 +65,16 @@ class FolderImages:
     ----------
     folder : pathlib.Path
         With PNG files of one size.
+    in_colour : bool
+        Read images that are all grey with three channels.
     """
 
     reductions: Mapping[Size, LevelReduction] = {}
     crop_preset: str | None = None
 
-    def __init__(self, folder: Path) -> None:
-        self.pictures, self.size, self.warnings = list_pictures(folder)
+    def __init__(self, folder: Path, in_colour: bool = False) -> None:
+        self.pictures, self.size, self.warnings = list_pictures(folder, in_colour)
+        self.channels = self.pictures.channels
         self.num = len(self.pictures)
         self.provenance: dict[str, Any] = {"images": str(folder), "num": self.num, "labels": None}
 
@@ -95,7 +103,7 @@ class ModelImages:
         self, model: Path, sampler: Sampler, num: int, folder: Path | None = None, overwrite: bool = False
     ) -> None:
         self.sampler = sampler
-        self.size = sampler.size
+        self.size, self.channels = sampler.size, sampler.channels
         self.num = num
         self.warnings: list[str] = []
         self.crop_preset = _trained_crop_preset(model)
@@ -138,8 +146,9 @@ class ModelImages:
 
 def open_generated(config: EvalConfig, device: str) -> GeneratedImages:
     """What --model or --images names; a model is loaded, and compiled if that is asked for."""
-    if config.model is None:
-        return FolderImages(Path(str(config.images)))
+    if config.model is None:  # statistics of colour images are compared with images in colour
+        in_colour = config.ref_is_statistics and channels_of(load_statistics(Path(config.ref)).provenance) == 3
+        return FolderImages(Path(str(config.images)), in_colour)
     pipeline = load_pipeline(config.model, device, config.dtype)
     config.check(pipeline)  # sets the timesteps, which the levels need
     pipeline.set_progress_bar_config(disable=True)

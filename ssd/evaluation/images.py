@@ -22,10 +22,18 @@ from ..sampling.pictures import to_uint8
 
 
 class PictureFiles(Dataset):
-    """Image files, in the order given, as a viewer shows them over white; items are (H, W, 3) uint8 arrays."""
+    """Image files, in the order given, as a viewer shows them over white; items are (H, W, C) uint8 arrays.
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    Parameters
+    ----------
+    files : sequence of pathlib.Path
+    channels : {3, 1}
+        C, 3 for RGB, 1 for grey.
+    """
+
+    def __init__(self, files: Sequence[Path], channels: int = 3) -> None:
         self.files = list(files)
+        self.channels = channels
 
     def __len__(self) -> int:
         return len(self.files)
@@ -34,20 +42,20 @@ class PictureFiles(Dataset):
         file = self.files[index]
         try:
             with Image.open(file) as image:
-                return np.array(decode(image).picture)
+                return np.atleast_3d(np.array(decode(image, channels=self.channels).picture))
         except PILLOW_ERRORS as error:
             raise UsageError(f"Cannot read the image {file} ({error}): replace or remove it.") from None
 
 
 class ReferencePictures(Dataset):
-    """A data set of `ssd.data`, rounded to 8 bits as generated images are; items are (H, W, 3) uint8 arrays.
+    """A data set of `ssd.data`, rounded to 8 bits as generated images are; items are (H, W, C) uint8 arrays.
 
     Parameters
     ----------
     dataset : ImageDataset
-        Items are dicts of `image`, (3, H, W) float32 in [-1, 1].
+        Items are dicts of `image`, (C, H, W) float32 in [-1, 1].
     change : callable, optional
-        Applied to (1, 3, H, W) in [-1, 1] before rounding, such as a reduction to a coarser level.
+        Applied to (1, C, H, W) in [-1, 1] before rounding, such as a reduction to a coarser level.
     """
 
     def __init__(self, dataset: ImageDataset, change: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
@@ -67,10 +75,11 @@ class ReferencePictures(Dataset):
 
 
 class PictureArray(Dataset):
-    """Images of one size in an array (N, H, W, 3), uint8; items are (H, W, 3) uint8 arrays."""
+    """Images of one size in an array (N, H, W, C), uint8; items are (H, W, C) uint8 arrays."""
 
     def __init__(self, pixels: np.ndarray) -> None:
         self.pixels = pixels
+        self.channels = int(pixels.shape[-1])
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -79,10 +88,16 @@ class PictureArray(Dataset):
         return self.pixels[index]
 
 
-def list_pictures(path: str | Path) -> tuple[PictureFiles | PictureArray, Size, list[str]]:
+def list_pictures(path: str | Path, in_colour: bool = False) -> tuple[PictureFiles | PictureArray, Size, list[str]]:
     """All images below a folder, or in a .npz or .npy file as `npz:` reads it; they must have one size.
 
     Hidden files are skipped; others that are neither images nor called so are skipped with a warning.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+    in_colour : bool
+        Read images that are all stored as grey with three equal channels rather than with one.
 
     Returns
     -------
@@ -103,7 +118,8 @@ def list_pictures(path: str | Path) -> tuple[PictureFiles | PictureArray, Size, 
     if root.suffix in (".npz", ".npy"):
         pixels, _ = read_archive(root)
         _check_count(len(pixels), root)
-        return PictureArray(pixels), pixels.shape[1:3], []
+        in_colour = in_colour and pixels.shape[-1] == 1
+        return PictureArray(pixels.repeat(3, axis=-1) if in_colour else pixels), pixels.shape[1:3], []
     if not root.is_dir():
         raise UsageError(f"The image folder {root} does not exist: give --images a folder of PNG files.")
     listing = Listing(root)
@@ -120,8 +136,9 @@ def list_pictures(path: str | Path) -> tuple[PictureFiles | PictureArray, Size, 
                 f"The images have different sizes: {first} is {size[1]} x {size[0]} and {name} is "
                 f"{other[1]} x {other[0]}; measure one size at a time."
             )
+    grey = all(header.is_grey for header in headers.values()) and not in_colour
     return (
-        PictureFiles([root / name for name in headers]),
+        PictureFiles([root / name for name in headers], channels=1 if grey else 3),
         size,
         [
             *(f"{root}: {note}" for note in listing.notes + skipped),
@@ -135,6 +152,10 @@ def _check_count(count: int, root: Path) -> None:
         raise UsageError(f"{root} holds one image: a covariance needs at least 2.")
 
 
+GREY_MODES = ("1", "L", "LA", "La")
+"""Pillow's modes without colour, beside the deep ones."""
+
+
 class Header(NamedTuple):
     """What an image file says before its pixels are read; the size is (height, width), after turning."""
 
@@ -143,6 +164,7 @@ class Header(NamedTuple):
     has_alpha: bool
     is_turned: bool
     is_deep: bool
+    is_grey: bool
 
 
 def _header(file: Path) -> Header | None:
@@ -151,7 +173,8 @@ def _header(file: Path) -> Header | None:
         with Image.open(file) as image:
             width, height = upright_size(image)
             turned = orientation_of(image) != 1
-            return Header((height, width), str(image.format), image.has_transparency_data, turned, is_deep(image))
+            alpha, deep = image.has_transparency_data, is_deep(image)
+            return Header((height, width), str(image.format), alpha, turned, deep, deep or image.mode in GREY_MODES)
     except UnidentifiedImageError:
         if not is_picture_name(file.name):
             return None
@@ -175,11 +198,17 @@ def _warnings(root: Path, headers: Sequence[Header]) -> list[str]:
         (sum(header.is_deep for header in headers), "more than 8 bits per value: they are scaled to 8"),
     ):
         if number:
-            warnings.append(f"{number} of {len(headers)} images in {root} have {what}; write RGB of 8 bits.")
+            warnings.append(f"{number} of {len(headers)} images in {root} have {what}; write RGB or grey of 8 bits.")
     return warnings
 
 
-def open_reference_data(spec: str, size: int, crop_preset: str | None = None, split: str | None = None) -> ImageDataset:
+def open_reference_data(
+    spec: str,
+    size: int | Sequence[int],
+    crop_preset: str | None = None,
+    split: str | None = None,
+    channels: int = 3,
+) -> ImageDataset:
     """Open a reference data set; `crop_preset` and `split` go to `open_dataset` when they are given.
 
     Raises
@@ -188,7 +217,9 @@ def open_reference_data(spec: str, size: int, crop_preset: str | None = None, sp
         Also for data that can only be streamed: they have no length and no numbered images.
     """
     given: dict[str, Any] = {"preset": crop_preset, "split": split}
-    dataset = open_dataset(spec, size, **{name: value for name, value in given.items() if value is not None})
+    dataset = open_dataset(
+        spec, size, channels=channels, **{name: value for name, value in given.items() if value is not None}
+    )
     if not isinstance(dataset, ImageDataset):
         raise UsageError(f"--ref {spec} is a stream without numbered images: prepare a copy of it first.")
     return dataset

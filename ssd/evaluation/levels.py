@@ -39,7 +39,7 @@ class LevelRecorder:
 
 
 class LevelReduction:
-    """Full pictures (B, C, H, W) -> D_s x_0; can be sent to worker processes.
+    """Full pictures (B, C, H, W) -> D_s x_0 by a scheduler's process; can be sent to worker processes.
 
     Parameters
     ----------
@@ -49,14 +49,15 @@ class LevelReduction:
     """
 
     def __init__(self, scheduler: SSDScheduler, timestep: int) -> None:
+        self.kind = type(scheduler)
         self.config = dict(scheduler.config)
         self.timestep = timestep
-        self._degrade: Callable[[torch.Tensor, int], torch.Tensor] | None = None
+        self._degrade: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         if self._degrade is None:
-            self._degrade = SSDScheduler.from_config(self.config).process.degrade
-        return self._degrade(images, self.timestep)
+            self._degrade = self.kind.from_config(self.config).process.operator(-1, self.timestep).forward
+        return self._degrade(images)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_degrade": None}

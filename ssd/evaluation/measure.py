@@ -59,7 +59,7 @@ class Measured:
 
     @property
     def images(self) -> torch.Tensor:
-        """The pictures of `pixels`, in the order of their numbers: (N, 3, H, W), float32 in [-1, 1]."""
+        """The pictures of `pixels`, in the order of their numbers: (N, C, H, W), float32 in [-1, 1]."""
         return from_uint8(np.stack([self.pixels[i] for i in sorted(self.pixels)]))
 
     @property
@@ -107,7 +107,7 @@ class Measurer:
         Parameters
         ----------
         pictures : Dataset
-            Items are (H, W, 3) uint8 arrays.
+            Items are (H, W, C) uint8 arrays.
         count : int
         plan : MeasurePlan
         queries : np.ndarray, optional
@@ -175,7 +175,7 @@ class Measurement:
             self._seek_neighbours(features, batch.indices)
 
     def add_pictures(self, indices: Sequence[int], pictures: np.ndarray) -> None:
-        """Measure (B, H, W, 3) uint8 pictures as they are."""
+        """Measure (B, H, W, C) uint8 pictures as they are."""
         self.add(self.make_batch(list(zip(indices, pictures))))
 
     def end_block(self) -> None:

@@ -13,12 +13,13 @@ from .distances.frechet import frechet_distance, frechet_standard_error
 from .distances.kid import kernel_distance
 from .distances.precision_recall import precision_recall
 from .distances.sliced_wasserstein import sliced_wasserstein
+from .features.extractors import PIXEL_SIDE
 from .measure import Measured
 from .statistics import ReferenceFeatures
 
 METRICS = ("fid", "kid", "swd", "pr", "levels")
 FULL_COUNT = 50_000
-NUM_FEATURES = {"pixels": 192, "clean": 2048, "legacy_pytorch": 2048}
+INCEPTION_FEATURES = {"clean": 2048, "legacy_pytorch": 2048}
 
 
 def parse_metrics(text: str) -> list[str]:
@@ -46,6 +47,7 @@ def all_metrics(
     generated: Measured,
     levels: Mapping[Size, tuple[Measured, Measured]],
     seed: int = 0,
+    channels: int = 3,
 ) -> dict[str, Any]:
     """Every number of a report.
 
@@ -60,12 +62,14 @@ def all_metrics(
         (height, width) -> reference and predictions of one coarser level.
     seed : int
         The seed of random subsets and directions.
+    channels : int
+        Of the images.
     """
     numbers: dict[str, Any] = {}
     for label in labels:
         numbers |= compare(real.features[label], generated.features[label], label, metrics, seed)
     if "swd" in metrics:
-        numbers |= compare_scales(real.features[labels[0]], generated.features[labels[0]], seed)
+        numbers |= compare_scales(real.features[labels[0]], generated.features[labels[0]], seed, channels)
     for (height, width), (coarse, predicted) in levels.items():
         for label in labels:
             found = _frechet(coarse.features[label], predicted.features[label], label)
@@ -99,7 +103,9 @@ def compare(
     return numbers
 
 
-def compare_scales(real: ReferenceFeatures, generated: ReferenceFeatures, seed: int = 0) -> dict[str, float]:
+def compare_scales(
+    real: ReferenceFeatures, generated: ReferenceFeatures, seed: int = 0, channels: int = 3
+) -> dict[str, float]:
     """Sliced Wasserstein distance of every scale, and their mean."""
     if real.patches.keys() != generated.patches.keys():
         raise UsageError(
@@ -107,15 +113,16 @@ def compare_scales(real: ReferenceFeatures, generated: ReferenceFeatures, seed: 
             "their sizes differ."
         )
     values = {
-        f"swd_{side}": sliced_wasserstein(real.patches[side], generated.patches[side], seed=seed)
+        f"swd_{side}": sliced_wasserstein(real.patches[side], generated.patches[side], channels, seed)
         for side in sorted(real.patches, reverse=True)
     }
     return {"swd": sum(values.values()) / len(values), **values}
 
 
-def check_reference(real: ReferenceFeatures, metrics: Sequence[str], label: str) -> None:
+def check_reference(real: ReferenceFeatures, metrics: Sequence[str], label: str, channels: int = 3) -> None:
     """Raise a `UsageError` if statistics lack what a metric needs, before hours are spent on images."""
-    expected = NUM_FEATURES.get(label, len(real.mean))
+    known = {**INCEPTION_FEATURES, "pixels": channels * PIXEL_SIDE**2}
+    expected = known.get(label, len(real.mean))
     if len(real.mean) != expected:
         raise UsageError(f"The reference is of {len(real.mean)} features, but '{label}' gives {expected}.")
     if real.kept is None and ("kid" in metrics or "pr" in metrics):

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..commands.errors import UsageError
+from ..data.sizes import written_size
 from .config import FeatureSettings
 from .features.extractors import Extractor
 from .generated import GeneratedImages
@@ -34,6 +35,10 @@ class Reference(Protocol):
         """Where the images come from; empty when unknown."""
 
     @property
+    def notes(self) -> Sequence[str]:
+        """What reading has changed in the images that this process has read so far."""
+
+    @property
     def default_extractor(self) -> str:
         """The extractor to take when --features names none."""
 
@@ -51,19 +56,33 @@ class DatasetReference:
     ----------
     spec : str
         Such as "celeba:/data/celeba".
-    size : int
-        Side of the images.
+    size : int or (height, width)
+        Of the images.
+    channels : {3, 1}
+        3 for RGB, 1 for grey.
     crop_preset, split : str, optional
         Default: the data set's.
     """
 
-    def __init__(self, spec: str, size: int, crop_preset: str | None = None, split: str | None = None) -> None:
-        dataset = open_reference_data(spec, size, crop_preset, split)
+    def __init__(
+        self,
+        spec: str,
+        size: int | Sequence[int],
+        channels: int = 3,
+        crop_preset: str | None = None,
+        split: str | None = None,
+    ) -> None:
+        dataset = open_reference_data(spec, size, crop_preset, split, channels)
         self.pictures = ReferencePictures(dataset)
         self.provenance: dict[str, Any] = dict(dataset.provenance)
         self.default_extractor = "pixels" if spec == "digits" else "clean"
         if len(self.pictures) < 2:
             raise UsageError(f"--ref {spec} holds one image: a covariance needs at least 2.")
+
+    @property
+    def notes(self) -> list[str]:
+        """Turned, composited, scaled and greyed pictures, counted."""
+        return self.pictures.dataset.conversion_notes()
 
     def check(self, images: GeneratedImages, extractors: Sequence[Extractor], metrics: Sequence[str]) -> list[str]:
         """Every extractor and metric suits a data set that is read at the images' size; the crop may differ."""
@@ -86,6 +105,7 @@ class StatisticsReference:
     """
 
     pictures: ReferencePictures | None = None
+    notes: Sequence[str] = ()
 
     def __init__(self, path: str, crop_preset: str | None = None, split: str | None = None) -> None:
         self.path = path
@@ -111,8 +131,9 @@ class StatisticsReference:
         theirs = self.statistics.provenance
         if self._split not in (None, theirs.get("split")) and theirs:
             raise UsageError(f"{self.path} is of the split {theirs.get('split')!r}, not {self._split!r}.")
-        check_compatible({"size": images.size[0], **extractors[0].provenance, **self._required}, theirs, self.path)
-        check_reference(self.statistics, metrics, extractors[0].label)
+        ours = {"size": written_size(images.size), "channels": images.channels}
+        check_compatible({**ours, **extractors[0].provenance, **self._required}, theirs, self.path)
+        check_reference(self.statistics, metrics, extractors[0].label, images.channels)
         if theirs:
             return _crop_warnings(images.crop_preset, theirs)
         return [
@@ -124,11 +145,13 @@ class StatisticsReference:
         return Measured({measurer.extractors[0].label: self.statistics}, self.statistics.count)
 
 
-def open_reference(config: FeatureSettings, size: int) -> DatasetReference | StatisticsReference:
-    """What --ref names, for images of `size` pixels."""
+def open_reference(
+    config: FeatureSettings, size: int | Sequence[int], channels: int
+) -> DatasetReference | StatisticsReference:
+    """What --ref names, for images of this size and of this many channels."""
     if config.ref_is_statistics:
         return StatisticsReference(config.ref, config.crop_preset, config.split)
-    return DatasetReference(config.ref, size, config.crop_preset, config.split)
+    return DatasetReference(config.ref, size, channels, config.crop_preset, config.split)
 
 
 def _crop_warnings(trained: str | None, provenance: dict[str, Any]) -> list[str]:

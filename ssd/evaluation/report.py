@@ -61,7 +61,7 @@ def list_neighbours(neighbours: Sequence[tuple[float, int]]) -> list[dict[str, A
 def report_pictures(
     generated: Measured, neighbours: Sequence[tuple[float, int]], reference: ReferencePictures | None
 ) -> dict[str, np.ndarray]:
-    """First samples, and the first of them above their nearest reference images: name -> (N, H, W, 3) uint8."""
+    """First samples, and the first of them above their nearest reference images: name -> (N, H, W, C) uint8."""
     shown = {"samples": np.stack([generated.pixels[i] for i in range(min(SHOWN_IMAGES, generated.count))])}
     if neighbours and reference is not None:
         nearest = [reference[number] for _, number in neighbours]

@@ -53,7 +53,7 @@ class SampleFolder:
 
     def pictures(self, size: Size) -> PictureFiles:
         """The images of one size; they need not be drawn yet."""
-        return PictureFiles([self._file(size, i) for i in range(self.num)])
+        return PictureFiles([self._file(size, i) for i in range(self.num)], self.sampler.channels)
 
     def missing(self) -> list[int]:
         """Numbers of the images of which a picture is missing at any size, ascending."""

@@ -53,8 +53,13 @@ class Sampler:
         """Of the images."""
         return self.pipeline.scheduler.size_at(-1)
 
+    @property
+    def channels(self) -> int:
+        """Of the images: 3 for RGB, 1 for grey."""
+        return self.pipeline.unet.config.out_channels
+
     def draw(self, indices: Sequence[int]) -> dict[Size, np.ndarray]:
-        """Pictures (B, H, W, 3), uint8, by their size: the images, then the last predictions at `levels`."""
+        """Pictures (B, H, W, C), uint8, by their size: the images, then the last predictions at `levels`."""
         parts = [
             self._draw_padded(indices[start : start + self.network_batch])
             for start in range(0, len(indices), self.network_batch)

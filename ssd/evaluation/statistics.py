@@ -18,7 +18,17 @@ import torch
 from ..commands.errors import UsageError
 from ..commands.files import whole_file
 
-MUST_AGREE = ("preset", "size", "filter", "background", "extractor", "resize", "weights_sha256", "precision")
+MUST_AGREE = (
+    "preset",
+    "size",
+    "channels",
+    "filter",
+    "background",
+    "extractor",
+    "resize",
+    "weights_sha256",
+    "precision",
+)
 """Entries of the provenance that two sets of statistics must share to be compared."""
 
 ROWS_AT_ONCE = 128
@@ -190,6 +200,11 @@ def load_statistics(path: Path) -> ReferenceFeatures:
     return ReferenceFeatures(mean, covariance, count, kept, patches, provenance)
 
 
+def channels_of(provenance: Mapping[str, Any]) -> int:
+    """Channels of the images behind statistics; statistics of colour images do not write them down."""
+    return int(provenance.get("channels", 3))
+
+
 def check_compatible(ours: Mapping[str, Any], theirs: Mapping[str, Any], what: str = "the statistics") -> None:
     """Raise a `UsageError` with both values if two provenances disagree in what must agree.
 
@@ -202,6 +217,8 @@ def check_compatible(ours: Mapping[str, Any], theirs: Mapping[str, Any], what: s
     what : str
         Name of the other side for the message.
     """
+    if theirs:
+        theirs = {**theirs, "channels": channels_of(theirs)}
     for name in MUST_AGREE:
         if name in ours and name in theirs and ours[name] != theirs[name]:
             raise UsageError(

@@ -47,6 +47,10 @@ class LinearOperator(ABC):
     def spectral(self) -> SpectralCalculus:
         """Functions of the operator's singular values, for covariances and gains."""
 
+    def gain_bound(self) -> float:
+        """An upper bound of the largest singular value, at little cost where there is one; else the value itself."""
+        return self.spectral.largest_singular_value()
+
     def compose(self, inner: LinearOperator) -> LinearOperator:
         """The operator x -> self(inner(x))."""
         if isinstance(inner, IdentityOperator):
@@ -114,13 +118,26 @@ class SeparableOperator(LinearOperator):
     def compose(self, inner: LinearOperator) -> LinearOperator:
         if isinstance(inner, SeparableOperator):
             outer, first = self.matrices, inner.matrices
-            return SeparableOperator(outer.matrix_h @ first.matrix_h, outer.matrix_w @ first.matrix_w)
+            rows = outer.matrix_h @ first.matrix_h
+            square = outer.are_the_same and first.are_the_same
+            return SeparableOperator(rows, rows if square else outer.matrix_w @ first.matrix_w)
         return super().compose(inner)
+
+    def gain_bound(self) -> float:
+        """Per axis sqrt(|R|_1 |R|_inf), the largest sums of absolute values of columns and rows (Schur's test)."""
+
+        def of_axis(matrix: torch.Tensor) -> float:
+            return float((matrix.abs().sum(dim=-2).max() * matrix.abs().sum(dim=-1).max()).sqrt())
+
+        return of_axis(self.matrices.matrix_h) * of_axis(self.matrices.matrix_w)
 
     @cached_property
     def spectral(self) -> SpectralForm:
         u_h, s_h, vt_h = torch.linalg.svd(self.matrices.matrix_h, full_matrices=False)
-        u_w, s_w, vt_w = torch.linalg.svd(self.matrices.matrix_w, full_matrices=False)
+        if self.matrices.are_the_same:
+            u_w, s_w, vt_w = u_h, s_h, vt_h
+        else:
+            u_w, s_w, vt_w = torch.linalg.svd(self.matrices.matrix_w, full_matrices=False)
         return SpectralForm(outer(s_h, s_w), AxisMatrices(u_h, u_w), AxisMatrices(vt_h.mT, vt_w.mT), self.in_size)
 
 

@@ -27,4 +27,6 @@ def resize_operator(in_size: Size, out_size: Size, kernel: str = "bilinear") -> 
     if tuple(in_size) == tuple(out_size):
         return IdentityOperator(in_size)
     matrix = KERNELS[kernel]
-    return SeparableOperator(matrix(in_size[0], out_size[0]), matrix(in_size[1], out_size[1]))
+    rows = matrix(in_size[0], out_size[0])
+    square = in_size[0] == in_size[1] and out_size[0] == out_size[1]
+    return SeparableOperator(rows, rows if square else matrix(in_size[1], out_size[1]))

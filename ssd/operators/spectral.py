@@ -7,6 +7,7 @@ for per-image operators.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +52,10 @@ class Covariance(ABC):
         same image on every machine.
         """
 
+    def mean_variance(self) -> torch.Tensor:
+        """The variance of a pixel, averaged over the image: trace / (H W), float64, () or (B, 1, 1, 1)."""
+        raise ValueError(f"{type(self).__name__} has no closed form, so that its trace is not known.")
+
     def to_dense(self) -> torch.Tensor:
         """The matrix on flattened images, (H W, H W), float64. One timestep only; for tests and study."""
         height, width = self.size
@@ -84,8 +89,14 @@ class AxisMatrices:
     """
 
     def __init__(self, matrix_h: torch.Tensor, matrix_w: torch.Tensor) -> None:
-        self.matrix_h, self.matrix_w = matrix_h.to(torch.float64), matrix_w.to(torch.float64)
+        self.matrix_h = matrix_h.to(torch.float64)
+        self.matrix_w = self.matrix_h if matrix_w is matrix_h else matrix_w.to(torch.float64)
         self._cast: dict[tuple[torch.device, torch.dtype], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    @property
+    def are_the_same(self) -> bool:
+        """Whether both axes have one matrix, as those of square images: it is decomposed once."""
+        return self.matrix_h is self.matrix_w
 
     def _like(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         key = (x.device, x.dtype)
@@ -182,6 +193,9 @@ class IsotropicCovariance(Covariance):
     def sqrt_apply(self, noise: torch.Tensor) -> torch.Tensor:
         return like(self.variance.sqrt(), noise) * noise
 
+    def mean_variance(self) -> torch.Tensor:
+        return self.variance
+
 
 @dataclass(frozen=True)
 class SpectralCovariance(Covariance):
@@ -208,6 +222,12 @@ class SpectralCovariance(Covariance):
 
     def sqrt_apply(self, noise: torch.Tensor) -> torch.Tensor:
         return self._power(noise, 0.5)
+
+    def mean_variance(self) -> torch.Tensor:
+        rank, pixels = self.variances.shape[-2:].numel(), math.prod(self.size)
+        inside = self.variances.sum(dim=(-2, -1), keepdim=True)
+        mean = (inside + self.null_variance * (pixels - rank)) / pixels
+        return mean if mean.ndim > 2 else mean.squeeze()
 
     def _power(self, x: torch.Tensor, power: float) -> torch.Tensor:
         """cov^power x: scale everything as the null space, then correct inside the row space."""

@@ -71,6 +71,28 @@ def make_blur_widths(num_timesteps: int, sigma_max: float) -> torch.Tensor:
     return torch.cat([sigma_max * torch.sin(math.pi / 2 * tau) ** 2, torch.zeros(1, dtype=torch.float64)])
 
 
+def cosine_log_snr(num_timesteps: int, low: float = -10.0, high: float = 10.0) -> torch.Tensor:
+    """log SNR of the cosine schedule, -2 log tan(u), with u linear in time from log SNR `high` to `low`.
+
+    The schedule of blurring diffusion (arXiv:2209.05557, section 4.2): u = pi tau / 2, cut off at both ends.
+
+    Parameters
+    ----------
+    num_timesteps : int
+        T. Timestep t has tau = (t + 1) / T, so that tau = 0 is left to the clean image.
+    low, high : float
+        The log SNR at tau = 1 and tau = 0.
+
+    Returns
+    -------
+    torch.Tensor
+        (T,), float64, decreasing.
+    """
+    first, last = math.atan(math.exp(-high / 2)), math.atan(math.exp(-low / 2))
+    tau = torch.arange(1, num_timesteps + 1, dtype=torch.float64) / num_timesteps
+    return -2 * torch.log(torch.tan(first + (last - first) * tau))
+
+
 @dataclass(frozen=True)
 class NoiseSchedule:
     """a_t and sigma_t for t = -1..T-1.
@@ -98,6 +120,16 @@ class NoiseSchedule:
         return cls(
             signal=torch.cat([torch.exp(log_abar / 2), one]),
             sigma=torch.cat([torch.sqrt(-torch.expm1(log_abar)), zero]),
+        )
+
+    @classmethod
+    def from_log_snr(cls, log_snr: torch.Tensor) -> NoiseSchedule:
+        """Build the schedule from log(a_t^2 / sigma_t^2), shape (T,)."""
+        log_snr = log_snr.to(torch.float64)
+        one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+        return cls(
+            signal=torch.cat([torch.sigmoid(log_snr).sqrt(), one]),
+            sigma=torch.cat([torch.sigmoid(-log_snr).sqrt(), zero]),
         )
 
     @property

@@ -8,14 +8,14 @@ eta-family is ours (docs/maths.md).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from ..operators.linear import LinearOperator
 from ..operators.placing import like
-from ..operators.spectral import Covariance, SpectralCovariance, SpectralForm
+from ..operators.spectral import Covariance, IsotropicCovariance, SpectralCovariance, SpectralForm
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,14 @@ class GaussianPosterior:
             tuple(self.mean.shape), generator=generator, device=self.mean.device, dtype=self.mean.dtype
         )
         return self.mean + self.covariance.sqrt_apply(noise)
+
+    def with_white_noise(self, variance: torch.Tensor) -> GaussianPosterior:
+        """The same mean with the covariance variance I; `variance` has shape () or (B, 1, 1, 1)."""
+        return replace(self, covariance=IsotropicCovariance(variance, self.covariance.size), is_deterministic=False)
+
+    def isotropic(self) -> GaussianPosterior:
+        """The same mean with white noise of the same variance, averaged over pixels (the paper's ablation)."""
+        return self if self.is_deterministic else self.with_white_noise(self.covariance.mean_variance())
 
 
 def eta_posterior(
@@ -101,7 +109,7 @@ def eta_posterior(
 
 def diagonal_posterior(
     operator: LinearOperator,
-    c: float,
+    c: float | torch.Tensor,
     mu_s: torch.Tensor,
     x_t: torch.Tensor,
     variances_s: torch.Tensor,
@@ -112,8 +120,8 @@ def diagonal_posterior(
 
         x_s | x_0 ~ N(mu_s, V diag(p) V^T + p_null (I - V V^T)),    x_t | x_0 ~ N(M mu_s, U diag(q) U^T),    M = c D
 
-    An example is blurring diffusion as it was published (arXiv:2209.05557), whose noise has a variance per cosine
-    frequency: there D is a `Blur`, U = V is the cosine basis and nothing is lost.
+    An example is blurring diffusion (`ssd.process.blurring`), whose steps add noise with a variance per cosine
+    frequency: there U = V is the cosine basis, and nothing is lost.
 
     x_s | x_t, x_0 has the mean mu_s + V diag(p c lambda / q) U^T (x_t - M mu_s) and the
     variances p - (p c lambda)^2 / q.
@@ -122,14 +130,15 @@ def diagonal_posterior(
     ----------
     operator : LinearOperator
         D, with a closed-form spectrum.
-    c : float
-        a_t / a_s, in (0, 1].
+    c : float or torch.Tensor
+        a_t / a_s, in (0, 1]; (B, 1, 1, 1) for per-image timesteps.
     mu_s : torch.Tensor
         a_s D_s x_0, (B, C, H, W).
     x_t : torch.Tensor
         (B, C, h, w).
     variances_s, variances_t : torch.Tensor
-        p >= 0 and q > 0 per singular direction, (r_h, r_w), in the order of `operator.spectral.singular_values`.
+        p >= 0 and q > 0 per singular direction, (r_h, r_w) or (B, 1, r_h, r_w), in the order of
+        `operator.spectral.singular_values`.
     null_variance : float
         p_null, the variance of x_s in the null space of D; 0 where there is none.
 
@@ -158,11 +167,12 @@ def diagonal_posterior(
             f"No transition has these marginals: in singular direction {worst} (c lambda)^2 p = "
             f"{float((m**2 * p).flatten()[worst]):.6g} exceeds q = {float(q.flatten()[worst]):.6g}."
         )
-    residual = x_t - c * operator.forward(mu_s)
+    residual = x_t - like(torch.as_tensor(c, dtype=torch.float64), x_t) * operator.forward(mu_s)
     gain = like(p * m / q, x_t)
     return GaussianPosterior(
         mean=mu_s + spectral.v.apply(gain * spectral.u.apply_transposed(residual)),
         covariance=SpectralCovariance(
             spectral.v, p - (p * m) ** 2 / q, torch.full((1, 1), null_variance, dtype=torch.float64), spectral.in_size
         ),
+        is_deterministic=not bool(p.any()) and not null_variance,
     )

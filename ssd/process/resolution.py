@@ -152,7 +152,3 @@ class ResolutionSchedule:
     def level_changes(self) -> tuple[int, ...]:
         """First timestep of every coarser level, ascending: the steps from which the image grows."""
         return tuple(t for t in range(1, len(self.levels)) if self.levels[t] != self.levels[t - 1])
-
-    def within_level(self, level: int) -> tuple[int, ...]:
-        """The timesteps of `level` that are not a level change, ascending: the image keeps its size there."""
-        return tuple(t for t, other in enumerate(self.levels) if other == level and t not in self.level_changes)

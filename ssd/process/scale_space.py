@@ -11,6 +11,7 @@ Equations: arXiv:2603.08709, in the notation of docs/maths.md. The eta-family is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -19,25 +20,21 @@ import torch
 
 from ..operators.blur import Blur
 from ..operators.linear import IdentityOperator, LinearOperator
-from ..operators.placing import like, to_device
+from ..operators.placing import like
 from ..operators.resize import resize_operator
 from ..operators.sizes import Size
+from .diffusion import DiffusionProcess, Timestep
 from .noise import NoiseSchedule
 from .posterior import GaussianPosterior, eta_posterior
 from .resolution import ResolutionSchedule
 
-Timestep = int | torch.Tensor
-"""One timestep, or per-image timesteps of shape (B,), integers that all live on one level.
-
-Best on the CPU, wherever the images are: their values choose the level, so timesteps on an accelerator make the program
-wait for it.
-"""
+COVARIANCES = ("exact", "isotropic")
 
 MAX_CACHED_OPERATORS = 256
-"""With blur every pair of timesteps has its own operator; without, every pair of levels."""
+"""With blur every pair of timesteps has its own operator. Without, every pair of levels: four per level are kept."""
 
 
-class ScaleSpaceProcess:
+class ScaleSpaceProcess(DiffusionProcess):
     """Noise grows and resolution shrinks with t = -1 (the clean image), 0, .., T-1.
 
     Members of the family: one level is DDPM; one level with blur is blurring diffusion with isotropic marginals;
@@ -79,43 +76,13 @@ class ScaleSpaceProcess:
         downsample: str | Callable[[Size, Size], LinearOperator] = "bilinear",
         blur_widths: torch.Tensor | None = None,
     ) -> None:
-        if noise.num_timesteps != len(resolution.levels):
-            raise ValueError(
-                f"The noise schedule has {noise.num_timesteps} timesteps, "
-                f"the resolution schedule {len(resolution.levels)}: they must be equal."
-            )
-        self.noise = noise
-        self.resolution = resolution
+        super().__init__(noise, resolution)
         make = partial(resize_operator, kernel=downsample) if isinstance(downsample, str) else downsample
         self._steps = [make(fine, coarse) for fine, coarse in pairwise(resolution.resolutions)]
         self._heat = None if blur_widths is None else _accumulated_heat(blur_widths, noise.num_timesteps)
         self._operators: dict[tuple[int, int], LinearOperator] = {}
+        self._most_operators = max(MAX_CACHED_OPERATORS, 4 * len(resolution.resolutions))
         self._check_transitions()
-
-    @property
-    def num_timesteps(self) -> int:
-        """T, the number of noisy states."""
-        return self.noise.num_timesteps
-
-    def signal(self, t: Timestep) -> torch.Tensor:
-        """a_t, float64: shape () for one timestep, (B, 1, 1, 1) on their device for per-image timesteps."""
-        return self._lookup(self.noise.signal, t)
-
-    def sigma(self, t: Timestep) -> torch.Tensor:
-        """sigma_t, float64: shape () for one timestep, (B, 1, 1, 1) on their device for per-image timesteps."""
-        return self._lookup(self.noise.sigma, t)
-
-    def level(self, t: Timestep) -> int:
-        """Level of timestep(s) t, 0 the finest. Per-image timesteps must share it."""
-        t = self._checked(t)
-        levels = {self.resolution.level(i) for i in ([t] if isinstance(t, int) else t.flatten().tolist())}
-        if len(levels) != 1:
-            raise ValueError(f"Per-image timesteps must live on one level, got levels {sorted(levels)}.")
-        return levels.pop()
-
-    def size(self, t: Timestep) -> Size:
-        """(height, width) of x_t."""
-        return self.resolution.resolutions[self.level(t)]
 
     def operator(self, s: Timestep, t: Timestep) -> LinearOperator:
         """D_st, the degradation from x_s to x_t (without the factor a_t / a_s), s <= t."""
@@ -129,20 +96,16 @@ class ScaleSpaceProcess:
             return self._cached((s, t), lambda: self._blur_and_resize(s, t, fine, coarse))
         return self._blur_and_resize(s, t, fine, coarse)
 
-    def degrade(self, x_0: torch.Tensor, t: Timestep) -> torch.Tensor:
-        """D_t x_0: (B, C, H, W) at full resolution -> (B, C, h, w) at the size of timestep t."""
-        return self.operator(-1, t).forward(x_0)
-
-    def target(self, x_0: torch.Tensor, s: Timestep) -> torch.Tensor:
-        """What a network predicts for timestep s: the sharpest image of the level of s.
+    def target(self, x_0: torch.Tensor, t: Timestep) -> torch.Tensor:
+        """The clean image at the next resolution, that of s = t - 1, at its sharpest.
 
         Without blur it is D_s x_0, as in the paper. With blur it is the image as it enters the level, so that any
         later D_s x_0 of this level follows from it by blurring (`blur_to`), whatever the number of sampling steps.
         """
-        return self.degrade(x_0, self.resolution.level_starts[self.level(s)])
+        return self.degrade(x_0, self.resolution.level_starts[self.level(self._checked(t) - 1)])
 
     def blur_to(self, target: torch.Tensor, s: Timestep) -> torch.Tensor:
-        """D_s x_0 from `target(x_0, s)` or its prediction: the blur within the level of s."""
+        """D_s x_0 from the sharpest image of the level of s: the blur within the level."""
         return self.operator(self.resolution.level_starts[self.level(s)], s).forward(target)
 
     def marginal_sample(self, x_0: torch.Tensor, t: Timestep, noise: torch.Tensor) -> torch.Tensor:
@@ -154,7 +117,13 @@ class ScaleSpaceProcess:
         return like(self.signal(t), degraded) * degraded + like(self.sigma(t), noise) * noise
 
     def posterior(
-        self, x_0_at_s: torch.Tensor, x_t: torch.Tensor, s: Timestep, t: Timestep, eta: float = 1.0
+        self,
+        x_0_at_s: torch.Tensor,
+        x_t: torch.Tensor,
+        s: Timestep,
+        t: Timestep,
+        eta: float = 1.0,
+        covariance: str = "exact",
     ) -> GaussianPosterior:
         """x_s | x_t, x_0 for s < t: theorem 3 and its eta-family, see `eta_posterior`.
 
@@ -169,34 +138,32 @@ class ScaleSpaceProcess:
         eta : float
             In [0, 1]. 1 is the exact posterior (DDPM's in one level); 0 is deterministic wherever x_t holds
             information (DDIM's step in one level). Every eta keeps the marginal of x_s.
+        covariance : {"exact", "isotropic"}
+            isotropic replaces the covariance by white noise of the same total variance. It is the paper's ablation,
+            for study: at a level change it does not keep the marginal of x_s, and images become flat.
         """
+        if covariance not in COVARIANCES:
+            raise ValueError(f"covariance must be one of {', '.join(COVARIANCES)}, got {covariance!r}.")
         s, t = self._checked(s), self._checked(t)
         mu_s = like(self.signal(s), x_t) * x_0_at_s
         c = self.signal(t) / self.signal(s)
-        return eta_posterior(self.operator(s, t), c, mu_s, x_t, self.sigma(s), self.sigma(t), eta)
+        exact = eta_posterior(self.operator(s, t), c, mu_s, x_t, self.sigma(s), self.sigma(t), eta)
+        return exact if covariance == "exact" else exact.isotropic()
 
-    def _lookup(self, table: torch.Tensor, t: Timestep) -> torch.Tensor:
-        on_cpu = self._checked(t)
-        if isinstance(t, int):
-            return table[on_cpu]
-        return to_device(table[on_cpu].view(-1, 1, 1, 1), t.device)
-
-    def _checked(self, t: Timestep) -> Timestep:
-        """`t` on the CPU, where the tables are; raises a ValueError for values outside -1..T-1."""
-        if isinstance(t, int):
-            values = [t]
-        elif t.is_floating_point() or t.dtype == torch.bool:
-            raise TypeError(f"Timesteps are integers, got a tensor of {t.dtype}: use t.long().")
-        else:
-            t = t.to("cpu", torch.int64)
-            values = t.flatten().tolist()
-        if wrong := [value for value in values if not -1 <= value < self.num_timesteps]:
-            raise ValueError(f"Timesteps lie in -1..{self.num_timesteps - 1} (-1 is the clean image), got {wrong[0]}.")
-        return t
+    def reverse(
+        self,
+        clean: torch.Tensor,
+        x_t: torch.Tensor,
+        s: Timestep,
+        t: Timestep,
+        eta: float = 1.0,
+        covariance: str = "exact",
+    ) -> GaussianPosterior:
+        return self.posterior(self.blur_to(clean, s), x_t, s, t, eta, covariance)
 
     def _cached(self, key: tuple[int, int], make: Callable[[], LinearOperator]) -> LinearOperator:
         if key not in self._operators:
-            if len(self._operators) >= MAX_CACHED_OPERATORS:
+            if len(self._operators) >= self._most_operators:
                 del self._operators[next(iter(self._operators))]  # the oldest
             self._operators[key] = make()
         return self._operators[key]
@@ -219,12 +186,13 @@ class ScaleSpaceProcess:
         return self._blur(coarse, now, t).compose(operator)
 
     def _blur(self, level: int, s: Timestep, t: Timestep) -> LinearOperator:
-        """The blur between two timesteps, at the size of `level`, whose pixels are 2^level wide."""
+        """The blur between two timesteps, at the size of `level`, whose pixels are wider than those of level 0."""
         assert self._heat is not None
         heat = self._heat[t] - self._heat[s]
+        size, full = self.resolution.resolutions[level], self.resolution.resolutions[0]
         if not bool(heat.any()):
-            return IdentityOperator(self.resolution.resolutions[level])
-        return Blur(self.resolution.resolutions[level], torch.sqrt(2 * heat) / 2**level)
+            return IdentityOperator(size)
+        return Blur(size, torch.sqrt(2 * heat) * math.sqrt(math.prod(size) / math.prod(full)))
 
     def _check_transitions(self) -> None:
         """Theorem 1 gives a covariance only if sigma_t^2 >= sigma_s^2 lambda_max(M M^T).
@@ -233,17 +201,19 @@ class ScaleSpaceProcess:
         theirs, each one mapped on by a linear operator.
         """
         for t in range(self.num_timesteps):
-            sigma_s, sigma_t = float(self.sigma(t - 1)), float(self.sigma(t))
-            c = float(self.signal(t) / self.signal(t - 1))
-            gain = 1.0
-            if t in self.resolution.level_changes:  # within a level D is the identity or a blur, of gain 1
-                gain = self.operator(t - 1, t).spectral.largest_singular_value()
-            if sigma_t**2 < (sigma_s * c * gain) ** 2:
+            allowed = float(self.sigma(t) / (self.sigma(t - 1) * self.signal(t) / self.signal(t - 1)).clamp(min=1e-300))
+            if t not in self.resolution.level_changes:  # there D is the identity or a blur, of gain 1
+                gain = 1.0
+            else:
+                gain = self.operator(t - 1, t).gain_bound()
+                if gain > allowed:
+                    gain = self.operator(t - 1, t).spectral.largest_singular_value()
+            if gain > allowed:
                 raise ValueError(
                     f"Timestep {t} is not a diffusion step: with {self.operator(t - 1, t)!r} of gain {gain:.4g}, "
-                    f"sigma_t^2 = {sigma_t**2:.6g} is below sigma_s^2 lambda_max(M M^T) = "
-                    f"{(sigma_s * c * gain) ** 2:.6g} (s = {t - 1}). Use an operator with less gain, or change level "
-                    "at another timestep."
+                    f"sigma_t^2 = {float(self.sigma(t) ** 2):.6g} is below sigma_s^2 lambda_max(M M^T) = "
+                    f"{float(self.sigma(t) ** 2) * (gain / allowed) ** 2:.6g} (s = {t - 1}). Use an operator with less "
+                    "gain, or change level at another timestep."
                 )
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from huggingface_hub import ModelCardData
+
+from flexi_unet import FlexiUNet2DModel
 
 from ..pipeline_ssd import SSDPipeline
 
@@ -19,9 +22,7 @@ _CARD = """\
 
 # Scale Space Diffusion, {full_size} pixels, {levels}
 
-A pixel-space diffusion model whose images shrink as they get noisier
-([arXiv:2603.08709](https://arxiv.org/abs/2603.08709)). Its network, a Flexi-UNet, runs at every resolution only the
-stages that this resolution needs.
+{what}
 
 ## Use
 
@@ -43,6 +44,17 @@ images = pipeline({arguments}).images
 
 {licence}
 """
+
+
+_WHAT = {
+    "SSDScheduler": "A pixel-space diffusion model whose images shrink as they get noisier\n"
+    "([arXiv:2603.08709](https://arxiv.org/abs/2603.08709)).",
+    "BlurringScheduler": "A pixel-space diffusion model whose images are blurred as they get noisier\n"
+    "([arXiv:2209.05557](https://arxiv.org/abs/2209.05557)).",
+    "CorrectiveNoiseScheduler": "A pixel-space diffusion model at several resolutions, with corrective noise where the "
+    "image\ngrows (an ablation of [arXiv:2603.08709](https://arxiv.org/abs/2603.08709)).",
+}
+"""What a model is, by its scheduler."""
 
 
 def model_card(
@@ -74,6 +86,7 @@ def model_card(
     return _CARD.format(
         metadata=metadata.to_yaml(),
         full_size=sizes[0],
+        what=_WHAT[type(pipeline.scheduler).__name__],
         levels="1 level" if len(sizes) == 1 else f"{len(sizes)} levels",
         location=json.dumps(location),
         arguments=f"batch_size=4{classes}",
@@ -85,26 +98,49 @@ def model_card(
 
 def _describe(pipeline: SSDPipeline) -> dict[str, str]:
     """Architecture and process, by name."""
-    unet, scheduler = pipeline.unet.config, pipeline.scheduler.config
-    attention = [size for size in pipeline.unet.stage_sizes if min(size) in tuple(unet.attention_resolutions)]
-    layers = unet.layers_per_block
+    scheduler, unet = pipeline.scheduler, pipeline.unet
     facts = {
-        "Levels": ", ".join(map(_size_text, pipeline.scheduler.resolutions)),
-        "Resolution schedule": f"{scheduler.resolution_schedule}, gamma {scheduler.resolution_gamma:g}",
-        "Noise schedule": f"{scheduler.beta_schedule} betas {scheduler.beta_start:g} to {scheduler.beta_end:g}, "
-        f"{scheduler.num_train_timesteps} timesteps",
-        "Network": f"Flexi-UNet, {pipeline.unet.num_parameters() / 1e6:.1f} M parameters",
-        "Stage widths": ", ".join(map(str, unet.block_out_channels)),
-        "Residual blocks per stage": str(layers) if isinstance(layers, int) else ", ".join(map(str, layers)),
-        "Attention": f"{unet.num_attention_heads} heads, in the middle and at "
-        + (", ".join(map(_size_text, attention)) or "no stage"),
-        "Decoder exit": unet.decoder_exit,
+        "Process": f"{type(scheduler).__name__}, the network predicts {scheduler.config.prediction_type}",
+        "Levels": ", ".join(map(_size_text, scheduler.resolutions)),
     }
-    if unet.num_class_embeds:
-        facts["Class embeddings"] = str(unet.num_class_embeds)
-    names = getattr(pipeline.unet, "class_names", None)
+    facts |= _schedules(scheduler.config) | _network(unet)
+    if unet.config.num_class_embeds:
+        facts["Class embeddings"] = str(unet.config.num_class_embeds)
+    names = getattr(unet, "class_names", None)
     if names is not None:
         facts["Classes"] = f"{len(names)}: {_listed(names)}"
+    return facts
+
+
+def _schedules(config: Any) -> dict[str, str]:
+    """The schedules that a process has: of resolutions and betas, or of blur."""
+    facts = {}
+    if "resolution_schedule" in config:
+        facts["Resolution schedule"] = f"{config.resolution_schedule}, gamma {config.resolution_gamma:g}"
+    timesteps = f"{config.num_train_timesteps} timesteps"
+    if "beta_schedule" in config:
+        betas = f"{config.beta_schedule} betas {config.beta_start:g} to {config.beta_end:g}"
+        facts["Noise schedule"] = f"{betas}, {timesteps}"
+    else:
+        facts["Noise schedule"] = f"cosine, {timesteps}"
+    if config.get("blur_sigma_max"):
+        facts["Blur"] = f"{config.blur_sigma_max:g} pixels wide at the end"
+    return facts
+
+
+def _network(unet: Any) -> dict[str, str]:
+    """The network's architecture; attention is told where the network tells it."""
+    config, layers = unet.config, unet.config.layers_per_block
+    facts = {
+        "Network": f"{type(unet).__name__}, {unet.num_parameters() / 1e6:.1f} M parameters",
+        "Stage widths": ", ".join(map(str, config.block_out_channels)),
+        "Residual blocks per stage": str(layers) if isinstance(layers, int) else ", ".join(map(str, layers)),
+    }
+    if isinstance(unet, FlexiUNet2DModel):
+        attention = [size for size in unet.stage_sizes if min(size) in tuple(config.attention_resolutions)]
+        where = ", ".join(map(_size_text, attention)) or "no stage"
+        facts["Attention"] = f"{config.num_attention_heads} heads, in the middle and at {where}"
+        facts["Decoder exit"] = config.decoder_exit
     return facts
 
 

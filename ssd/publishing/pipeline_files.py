@@ -21,17 +21,25 @@ from diffusers import UNet2DModel
 from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError, safe_open
 
-from flexi_unet import FlexiUNet2DModel
+from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
 
 from ..commands.files import file_sha256
+from ..schedulers.base import ProcessScheduler
+from ..scheduling_blurring import BlurringScheduler
+from ..scheduling_corrective_noise import CorrectiveNoiseScheduler
 from ..scheduling_ssd import SSDScheduler
 
 CLASSES: dict[str, dict[tuple[str, str], type]] = {
     "unet": {
         ("flexi_unet.modeling_flexi_unet", "FlexiUNet2DModel"): FlexiUNet2DModel,
+        ("flexi_unet.modeling_resized_unet", "ResizedUNet2DModel"): ResizedUNet2DModel,
         ("diffusers", "UNet2DModel"): UNet2DModel,
     },
-    "scheduler": {("ssd.scheduling_ssd", "SSDScheduler"): SSDScheduler},
+    "scheduler": {
+        ("ssd.scheduling_ssd", "SSDScheduler"): SSDScheduler,
+        ("ssd.scheduling_blurring", "BlurringScheduler"): BlurringScheduler,
+        ("ssd.scheduling_corrective_noise", "CorrectiveNoiseScheduler"): CorrectiveNoiseScheduler,
+    },
 }
 """What a pipeline is made of: part -> (module, class) as model_index.json names it -> class."""
 
@@ -39,7 +47,10 @@ INDEX = "model_index.json"
 DIGESTS = "pipeline.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 DTYPES = ("F64", "F32", "F16", "BF16")
-ADDED_LATER = frozenset({"id2label"})
+ADDED_LATER = {
+    FlexiUNet2DModel: frozenset({"id2label"}),
+    SSDScheduler: frozenset({"resolutions", "variance_type", "covariance"}),
+}
 """Settings that older versions did not write; their default stands for what these versions did."""
 
 
@@ -63,12 +74,12 @@ def _known_class(part: str, entry: Any) -> type:
     return known[key]
 
 
-def build_scheduler(folder: Path) -> SSDScheduler:
+def build_scheduler(folder: Path, scheduler: type[ProcessScheduler]) -> ProcessScheduler:
     """The process that scheduler/scheduler_config.json describes."""
     name = "scheduler/scheduler_config.json"
-    settings = read_settings(folder, name, SSDScheduler)
+    settings = read_settings(folder, name, scheduler)
     try:
-        return SSDScheduler.from_config(settings)
+        return scheduler.from_config(settings)
     except Exception as error:  # settings of unknown origin fail in many ways: ValueError, TypeError, OverflowError, ..
         raise ValueError(f"{name} does not describe a process: {error}") from error
 
@@ -99,13 +110,14 @@ def read_settings(folder: Path, name: str, described: type) -> dict[str, Any]:
     settings = read_object(folder, name)
     if settings.get("_class_name") != described.__name__:
         raise ValueError(f"{name} names the class {settings.get('_class_name')!r} instead of '{described.__name__}'.")
-    if described is UNet2DModel:
+    if issubclass(described, UNet2DModel):
         return settings
     defaults = {p.name: p.default for p in inspect.signature(described).parameters.values()}
     unknown = [key for key in settings if key not in defaults and not key.startswith("_")]
     if unknown:
         raise ValueError(f"{name} has settings that this version does not know: {', '.join(unknown)}.")
-    missing = [key for key in defaults if key not in settings and key not in ADDED_LATER]
+    added_later = ADDED_LATER.get(described, frozenset())
+    missing = [key for key in defaults if key not in settings and key not in added_later]
     if missing:
         raise ValueError(f"{name} lacks settings: {', '.join(missing)}.")
     for key, default in defaults.items():

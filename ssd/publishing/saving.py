@@ -8,8 +8,7 @@ import shutil
 from pathlib import Path
 
 import torch
-
-from flexi_unet import FlexiUNet2DModel
+from diffusers.models.modeling_utils import ModelMixin
 
 from ..commands.errors import UsageError, is_disk_full
 from ..commands.files import PART, flush_to_disk, whole_file, whole_folder, write_json, write_text
@@ -108,7 +107,7 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "float32")
         )
     try:
         classes = read_classes(folder)
-        scheduler = build_scheduler(folder)
+        scheduler = build_scheduler(folder, classes["scheduler"])
         pipeline = SSDPipeline(_load_network(folder, classes["unet"], dtype), scheduler)
     except ValueError as error:
         raise UsageError(f"--model {model} cannot be loaded as an SSDPipeline: {error}") from error
@@ -121,7 +120,7 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "float32")
         raise UsageError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
 
 
-def load_unet(model: str | Path, flag: str = "--init_from") -> FlexiUNet2DModel:
+def load_unet(model: str | Path, flag: str = "--init_from") -> ModelMixin:
     """The network of a saved pipeline, in float32 on the CPU, after its files were checked.
 
     Parameters
@@ -140,12 +139,12 @@ def load_unet(model: str | Path, flag: str = "--init_from") -> FlexiUNet2DModel:
     if not (folder / "unet").is_dir():
         raise UsageError(f"{flag} {model} is not a pipeline: give a folder with {INDEX} and unet/.")
     try:
-        return _load_network(folder, FlexiUNet2DModel)
+        return _load_network(folder, read_classes(folder)["unet"])
     except ValueError as error:
         raise UsageError(f"{flag} {model} cannot be loaded: {error}") from error
 
 
-def _load_network(folder: Path, network: type, dtype: str = "float32") -> FlexiUNet2DModel:
+def _load_network(folder: Path, network: type, dtype: str = "float32") -> ModelMixin:
     check_network(folder, network)
     # Only when needed: newer versions of diffusers warn about the name torch_dtype, older ones know no other.
     chosen = {} if dtype == "float32" else {"torch_dtype": getattr(torch, dtype)}

@@ -7,21 +7,19 @@ from collections.abc import Iterable
 import torch
 from diffusers import DiffusionPipeline
 
-from flexi_unet import FlexiUNet2DModel
-
 from ..pipelines.guidance import number_of_classes
-from ..scheduling_ssd import SSDScheduler
+from ..schedulers.base import ProcessScheduler
 
 MAX_GRAPHS = 256
 """Above this PyTorch refuses; its own limit is 8. 6 levels have 11 routes, each one graph per batch length."""
 
 
-def compile_network(unet: FlexiUNet2DModel, mode: str | None = None) -> None:
+def compile_network(unet: torch.nn.Module, mode: str | None = None) -> None:
     """Compile the network in place; each graph is made when its route runs for the first time.
 
     Parameters
     ----------
-    unet : FlexiUNet2DModel
+    unet : torch.nn.Module
     mode : str, optional
         The mode of `torch.compile`.
     """
@@ -56,10 +54,8 @@ def compile_pipeline(pipeline: DiffusionPipeline, batch_sizes: Iterable[int], ma
     pipeline.set_progress_bar_config(**bar)
 
 
-def every_route(scheduler: SSDScheduler) -> list[int]:
-    """The shortest chain of timesteps that takes every route: a step within each level, and every level change."""
-    within = [
-        t for t in range(scheduler.config.num_train_timesteps) if scheduler.size_at(t) == scheduler.size_at(t - 1)
-    ]
+def every_route(scheduler: ProcessScheduler) -> list[int]:
+    """The shortest chain of timesteps that takes every route: a step within each level, and all that are required."""
+    within = [t for t in range(len(scheduler)) if scheduler.size_at(t) == scheduler.size_at(t - 1)]
     last_within = {scheduler.size_at(t): t for t in within}
-    return sorted({*last_within.values(), *scheduler.process.resolution.level_changes}, reverse=True)
+    return sorted({*last_within.values(), *scheduler.process.required_timesteps}, reverse=True)

@@ -21,6 +21,7 @@ from ..commands.errors import UsageError
 from ..commands.files import file_sha256, remove_leftovers, whole_file, write_json
 from ..pipelines.staging import complete_pipeline
 from .many_images import SamplingSettings
+from .pictures import as_picture
 
 SETTINGS_FILE = "samples.json"
 LABELS_FILE = "labels.json"
@@ -104,9 +105,15 @@ def picture_name(index: int) -> str:
 
 
 def save_picture(path: Path, pixels: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 as PNG, whole or not at all."""
+    """Write (H, W, C) uint8 as PNG, RGB or of one channel grey, whole or not at all."""
     with whole_file(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+        as_picture(pixels).save(temporary, format="PNG")
+
+
+def load_picture(path: Path) -> np.ndarray:
+    """What `save_picture` wrote: (H, W, C) uint8."""
+    with Image.open(path) as image:
+        return np.atleast_3d(np.array(image))
 
 
 def _refuse(path: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

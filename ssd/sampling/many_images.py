@@ -16,6 +16,7 @@ from ..pipeline_ssd import SSDPipeline
 from ..pipelines.guidance import number_of_classes
 from ..seeding import numpy_generator, torch_generator
 from .compiling import compile_pipeline
+from .pictures import CHANNELS
 
 CPU_PIXELS = 2**16
 """Pixels per network call on a CPU: 16 images of 64 pixels; more are slower (docs/performance.md)."""
@@ -56,7 +57,13 @@ class SamplingSettings:
             raise UsageError(f"--eta must be in [0, 1], got {self.eta}.")
 
     def check(self, pipeline: SSDPipeline) -> None:
-        """Raise a `UsageError` if `pipeline` cannot take this number of steps."""
+        """Raise a `UsageError` if `pipeline` cannot take this number of steps, or gives what is not a picture."""
+        channels = pipeline.unet.config.out_channels
+        if channels not in CHANNELS:
+            raise UsageError(
+                f"The model gives images of {channels} channels, but pictures have 3 (RGB) or 1 (grey): call its "
+                'pipeline in Python, with output_type="latent".'
+            )
         try:
             pipeline.scheduler.set_timesteps(self.steps)
         except ValueError as error:
@@ -189,7 +196,8 @@ def batches_together(pipeline: SSDPipeline) -> int:
     """
     if pipeline.device.type == "cpu":
         return 1
-    return min(4 ** (len(pipeline.scheduler.resolutions) - 1), 16)  # the coarsest level takes 4 batches per halving
+    finest, coarsest = pipeline.scheduler.size_at(-1), pipeline.scheduler.resolutions[-1]
+    return min(math.prod(finest) // math.prod(coarsest), 16)
 
 
 def split_evenly(indices: Sequence[int], limit: int) -> list[Sequence[int]]:

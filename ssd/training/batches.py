@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,9 @@ from ..data import ImageStream
 from ..data.dataset import ImageDataset
 from ..operators.placing import to_device
 from ..operators.sizes import Size
-from ..process.resolution import ResolutionSchedule
+from ..process.diffusion import DiffusionProcess
 from ..seeding import numpy_generator, random_words, uniform
-from .config import TrainConfig
+from .config import TrainConfig, images_per_batch
 from .routes import BatchRoute, BatchRoutes
 
 
@@ -83,6 +83,13 @@ class Batch:
     end: Position
     seconds_waited: float
 
+    def split(self, most: int | None) -> list[Batch]:
+        """The same images in parts of at most `most`, as equal as possible; the whole batch for None."""
+        count = 1 if most is None else -(-len(self.t) // most)
+        labels = [None] * count if self.labels is None else self.labels.tensor_split(count)
+        tensors = zip(self.x_0.tensor_split(count), self.t.tensor_split(count), self.noise.tensor_split(count), labels)
+        return [replace(self, x_0=x_0, t=t, noise=noise, labels=part) for x_0, t, noise, part in tensors]
+
 
 @dataclass(frozen=True)
 class _Plan:
@@ -104,7 +111,7 @@ class TrainingBatches(Iterator[Batch]):
     config : TrainConfig
     dataset : ImageDataset or ImageStream
         Of `ssd.data.open_dataset`.
-    schedule : ResolutionSchedule
+    process : DiffusionProcess
     no_class : int, optional
         The label that stands for "no class"; None for an unconditional run.
     start : Position
@@ -122,16 +129,17 @@ class TrainingBatches(Iterator[Batch]):
         self,
         config: TrainConfig,
         dataset: ImageDataset | ImageStream,
-        schedule: ResolutionSchedule,
+        process: DiffusionProcess,
         no_class: int | None = None,
         start: Position = Position(),
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.routes = BatchRoutes(schedule, config.seed, config.transition_probability, config.importance_weights)
+        self.routes = BatchRoutes(process, config.seed, config.transition_probability, config.importance_weights)
         self._config, self._dataset, self._no_class = config, dataset, no_class
         self._rank, self._world_size, self._device = rank, world_size, torch.device(device)
+        self._sizes = process.resolution.resolutions
         self._noise_generator = torch.Generator(self._device)
         self._plans = endless_plans(config, self.routes, start, rank, world_size)
         self._loading: deque[_Plan] = deque()  # planned, with images still under way
@@ -148,7 +156,9 @@ class TrainingBatches(Iterator[Batch]):
         return Batch(
             x_0=self._flip(x_0, flips),
             t=self.routes.timesteps(plan.route, times),
-            noise=self._noise(words[:, 3], (x_0.shape[1], *self.routes.schedule.resolutions[plan.route.level])),
+            noise=self._noise(
+                words[:, 3], (x_0.shape[1], *self.routes.process.resolution.resolutions[plan.route.level])
+            ),
             labels=None if self._no_class is None else self._labels(item["label"], drops, self._no_class),
             output_size=plan.route.output_size,
             level=plan.route.level,
@@ -167,7 +177,7 @@ class TrainingBatches(Iterator[Batch]):
         }
         if isinstance(self._dataset, ImageStream):
             self._dataset.set_position(start.images, self._rank, self._world_size, self._config.seed)
-            return DataLoader(self._dataset, self._config.batch_size, **loading)
+            return DataLoader(self._dataset, images_per_batch(self._config, self._world_size), **loading)
         # Nothing that the loader holds refers back to this object: its workers end as soon as nobody uses it.
         indices = epoch_indices(self._plans, self._loading, len(self._dataset), self._config.seed)
         return DataLoader(self._dataset, batch_sampler=indices, **loading)
@@ -199,9 +209,10 @@ def endless_plans(
     config: TrainConfig, routes: BatchRoutes, position: Position, rank: int, world_size: int
 ) -> Iterator[_Plan]:
     """The plans of the batches of process `rank` from `position` on."""
+    own = images_per_batch(config, world_size)
     while True:
         route = routes.route(position.batches)
-        size = max(1, round(config.batch_size * config.level_batch_scale**route.level))
+        size = max(1, round(own * config.level_batch_scale**route.level))
         first = position.images + rank * size
         position = Position(position.batches + 1, position.images + world_size * size)
         yield _Plan(route, range(first, first + size), position)

@@ -22,8 +22,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from flexi_unet import FlexiUNet2DModel
-
 from ..commands.errors import TrainingStopped, UsageError
 from ..commands.files import file_sha256, whole_folder, write_json, write_text
 from .ema import EmaNetworks
@@ -87,7 +85,7 @@ class TrainState:
 
     Attributes
     ----------
-    unet : FlexiUNet2DModel
+    unet : torch.nn.Module
         The network in training; under FSDP its weights are shards.
     ema : EmaNetworks
     optimizer : torch.optim.Optimizer
@@ -97,7 +95,7 @@ class TrainState:
     progress : Progress
     """
 
-    unet: FlexiUNet2DModel
+    unet: torch.nn.Module
     ema: EmaNetworks
     optimizer: torch.optim.Optimizer
     scaler: Any = None
@@ -185,7 +183,7 @@ def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
     return None, skipped
 
 
-def check_fits(checkpoint: Path, unet: FlexiUNet2DModel) -> None:
+def check_fits(checkpoint: Path, unet: torch.nn.Module) -> None:
     """Raise a `UsageError` unless a checkpoint is of a network like `unet`; only names and shapes are read."""
     own = {name: list(tensor.shape) for name, tensor in unet.state_dict().items()}
     with safe_open(checkpoint / "unet.safetensors", "pt") as file:
@@ -199,7 +197,7 @@ def check_fits(checkpoint: Path, unet: FlexiUNet2DModel) -> None:
         )
 
 
-def load_networks(checkpoint: Path, unet: FlexiUNet2DModel, ema: EmaNetworks) -> None:
+def load_networks(checkpoint: Path, unet: torch.nn.Module, ema: EmaNetworks) -> None:
     """Fill the network, not yet sharded, and the averages from a complete checkpoint."""
     unet.load_state_dict(load_file(checkpoint / "unet.safetensors"))
     for index, network in enumerate(ema.networks):
@@ -319,7 +317,7 @@ def _remove_old(folder: Path, total_limit: int, milestone_every: int) -> None:
             shutil.rmtree(old)
 
 
-def _parameter_names(unet: FlexiUNet2DModel) -> list[str]:
+def _parameter_names(unet: torch.nn.Module) -> list[str]:
     return [name for name, _ in unet.named_parameters()]
 
 

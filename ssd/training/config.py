@@ -1,38 +1,33 @@
-"""The training configuration, and the network and scheduler that it describes."""
+"""The settings of a training run, with the paper's recipe as defaults."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
-
-from flexi_unet import FlexiUNet2DModel
+from typing import Any, Literal, TypeVar
 
 from ..commands.errors import UsageError
 from ..commands.parser import CommandParser
-from ..publishing.saving import load_unet
-from ..scheduling_ssd import SSDScheduler
+from ..operators.sizes import Size
 
-BASE_CHANNELS = 128
-CHANNEL_MULTIPLIERS: dict[int, tuple[float, ...]] = {
-    32: (1, 2, 4),
-    64: (1, 2, 3, 4),
-    128: (1, 1, 2, 3, 4),
-    256: (1, 1, 2, 2, 4, 4),
-    512: (0.5, 1, 1, 2, 2, 4, 4),
-    1024: (0.5, 0.5, 1, 1, 2, 2, 4, 4),
-}
-"""Widths of the stages in units of `BASE_CHANNELS`, fine to coarse, by full resolution (the paper's table)."""
-
+T = TypeVar("T")
 
 RENAMED = {
-    "accumulate": "gradient_accumulation_steps",
     "learning_rate_schedule": "lr_scheduler",
     "warmup_steps": "lr_warmup_steps",
     "keep": "checkpoints_total_limit",
     "tracker": "report_to",
 }
 """Settings under their names in version 0.1, which older runs have in their files."""
+
+_BATCHES = "--global_batch_size counts the images of a step on all processes; "
+REMOVED = {
+    "batch_size": _BATCHES + "use it instead, times the number of processes",
+    "accumulate": _BATCHES + "use --micro_batch_size to save memory, or --routes_per_step to mix routes in a step",
+    "gradient_accumulation_steps": _BATCHES
+    + "use --micro_batch_size to save memory, or --routes_per_step to mix routes in a step",
+}
+"""Settings that are gone -> what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,7 @@ def at_least(low: int, default: Any) -> Any:
     return field(default=default, metadata={"bound": Bound(lambda value: value >= low, f"at least {low}")})
 
 
-def above_zero(default: float) -> Any:
+def above_zero(default: float | None) -> Any:
     """A field with a positive value."""
     return field(default=default, metadata={"bound": Bound(lambda value: value > 0, "positive")})
 
@@ -64,8 +59,10 @@ class TrainConfig:
 
     Parameters
     ----------
-    res : int
-        The full resolution in pixels. Images are square.
+    res : int or list of int
+        The full resolution in pixels: one side, or [height, width].
+    channels : int
+        3 for colour, 1 for grey.
     data : str
         digits, folder:PATH, npz:PATH, celeba:PATH, imagenet:PATH, prepared:DIR, hub:NAME, hub-stream:NAME or
         wds:PATTERN.
@@ -73,16 +70,32 @@ class TrainConfig:
         The folder of the run, for the pipeline, checkpoints, samples and logs.
     max_steps : int, optional
         The number of training steps. Default: the paper's, 1000000 up to 64 pixels, 300000 above.
-    levels : int
-        The number of resolutions. 1 is DDPM.
+    process : str
+        scale_space is the paper's; with one level it is DDPM. blurring is blurring diffusion as published.
+        corrective_noise has several resolutions without scale space.
+    levels : int, optional
+        The number of resolutions, each half of the one before. 1 is DDPM. Default: 3, and 1 for blurring.
+    resolutions : list, optional
+        The sizes of all levels instead, fine to coarse, each a side or [height, width].
+    min_size : int, optional
+        Gradual downsizing instead: levels shrink by --size_step pixels down to a short side of this many.
+    size_step : int
+        Pixels per level of gradual downsizing.
     resolution_schedule : str
         Which timesteps belong to which level. convex_decay is the paper's choice.
     resolution_gamma : float
         The shape of the resolution schedule.
     downsample_kernel : str
         How images shrink. bilinear is the paper's choice.
-    blur_sigma_max : float
-        The width in pixels of the blur that accumulates beside the noise. 0 is no blur.
+    blur_sigma_max : float, optional
+        The width in pixels of the blur that accumulates beside the noise. Default: no blur; 20 for blurring.
+    prediction_type : str, optional
+        What the network predicts where the image does not grow. Default: the paper's, the clean image (sample), and the
+        noise (epsilon) for blurring.
+    variance_type : str
+        The variance of ancestral sampling steps: the posterior's (fixed_small), or with one level fixed_large.
+    network : str
+        flexi_unet runs the part that belongs to a resolution. resized_unet is a whole U-Net for every resolution.
     block_out_channels : list of int, optional
         The width of every stage, fine to coarse. Default: by resolution, base 128.
     layers_per_block : int or list of int
@@ -97,14 +110,16 @@ class TrainConfig:
         The dropout inside residual blocks, in [0, 1).
     decoder_exit : str
         Whether the exit stage leaves out its last block (early, as published) or runs it (full).
-    batch_size : int
-        Images per process and batch.
-    gradient_accumulation_steps : int
-        Batches per optimizer step. Each draws its own route.
+    global_batch_size : int, optional
+        Images per optimizer step, on all processes together. Default: the paper's, 128, and 64 above 128 pixels.
+    micro_batch_size : int, optional
+        At most this many images of a process go through the network at once: less memory, the same gradients.
+    routes_per_step : int
+        The images of a step are shared by this many batches, each with a route of its own.
     level_batch_scale : float
         Every coarser level has batches this many times larger; 4 is about equal compute.
-    learning_rate : float
-        The learning rate of AdamW.
+    learning_rate : float, optional
+        The learning rate of AdamW. Default: the paper's, 1e-4, and 5e-5 above 128 pixels.
     lr_scheduler : str
         How the learning rate changes, by diffusers' names. All but constant reach zero at max_steps.
     lr_warmup_steps : int
@@ -113,8 +128,10 @@ class TrainConfig:
         The weight decay of AdamW.
     max_grad_norm : float
         Gradients are clipped to this norm. 0 turns it off.
+    loss : str
+        min_snr weights the error of the clean image by min(SNR(t), max_snr). simple weights every error by 1.
     max_snr : float
-        The loss weight is min(SNR(t), max_snr).
+        The largest weight of min_snr.
     transition_probability : float, optional
         Probability that a batch is a level change. Default: as t is uniform, the number of changes / 1000.
     importance_weights : bool
@@ -185,15 +202,23 @@ class TrainConfig:
         Print the configuration, levels, parameters and GFLOPs, and what would be written; then stop.
     """
 
-    res: int
+    res: int | list[int]
     data: str
     out: str
     max_steps: int | None = at_least(1, None)
-    levels: int = at_least(1, 3)
+    channels: int = 3
+    process: Literal["scale_space", "blurring", "corrective_noise"] = "scale_space"
+    levels: int | None = at_least(1, None)
+    resolutions: list[int | list[int]] | None = None
+    min_size: int | None = at_least(1, None)
+    size_step: int = at_least(1, 1)
     resolution_schedule: Literal["equal", "convex_decay", "sigmoid_like", "tanh_like"] = "convex_decay"
     resolution_gamma: float = above_zero(0.5)
     downsample_kernel: Literal["bilinear", "area", "bicubic", "lanczos3", "dct"] = "bilinear"
-    blur_sigma_max: float = at_least(0, 0.0)
+    blur_sigma_max: float | None = at_least(0, None)
+    prediction_type: Literal["sample", "epsilon", "v_prediction"] | None = None
+    variance_type: Literal["fixed_small", "fixed_large"] = "fixed_small"
+    network: Literal["flexi_unet", "resized_unet"] = "flexi_unet"
     block_out_channels: list[int] | None = None
     layers_per_block: int | list[int] = 2
     attention_resolutions: list[int] = field(default_factory=lambda: [16, 8])
@@ -201,14 +226,16 @@ class TrainConfig:
     norm_num_groups: int = 32
     dropout: float = fraction(0.0)
     decoder_exit: Literal["early", "full"] = "early"
-    batch_size: int = at_least(1, 32)
-    gradient_accumulation_steps: int = at_least(1, 1)
+    global_batch_size: int | None = at_least(1, None)
+    micro_batch_size: int | None = at_least(1, None)
+    routes_per_step: int = at_least(1, 1)
     level_batch_scale: float = above_zero(1.0)
-    learning_rate: float = above_zero(1e-4)
+    learning_rate: float | None = above_zero(None)
     lr_scheduler: Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"] = "constant"
     lr_warmup_steps: int = at_least(0, 0)
     weight_decay: float = at_least(0, 0.0)
     max_grad_norm: float = at_least(0, 0.0)
+    loss: Literal["min_snr", "simple"] = "min_snr"
     max_snr: float = above_zero(5.0)
     transition_probability: float | None = None
     importance_weights: bool = True
@@ -245,9 +272,9 @@ class TrainConfig:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_steps is None:
-            self.max_steps = 1_000_000 if self.res <= 64 else 300_000
-        _require("res", self.res, self.res >= 1, "at least 1")
+        sides = [self.res] if isinstance(self.res, int) else self.res
+        _require("res", self.res, len(sides) in (1, 2) and min(sides) >= 1, "one side or [height, width], at least 1")
+        _require("channels", self.channels, self.channels in (1, 3), "3 for colour or 1 for grey")
         for item in fields(self):
             value, bound = getattr(self, item.name), item.metadata.get("bound")
             if bound is not None and value is not None:
@@ -259,12 +286,44 @@ class TrainConfig:
         _require("out", repr(self.out), bool(self.out), "a folder")
         p = self.transition_probability
         _require("transition_probability", p, p is None or 0 < p < 1, "in (0, 1)")
+        self._fill_in_the_recipe()
+
+    def _fill_in_the_recipe(self) -> None:
+        """What the paper's tables 5 and 6 say where nothing was given, so that the whole configuration is on record."""
+        blurring, side = self.process == "blurring", max(self.size)
+        if self.max_steps is None:
+            self.max_steps = 1_000_000 if side <= 64 else 300_000
+        if self.global_batch_size is None:
+            self.global_batch_size = 128 if side <= 128 else 64
+        if self.learning_rate is None:
+            self.learning_rate = 1e-4 if side <= 128 else 5e-5
+        if self.prediction_type is None:
+            self.prediction_type = "epsilon" if blurring else "sample"
+        if self.blur_sigma_max is None:
+            self.blur_sigma_max = 20.0 if blurring else 0.0
+        sizes = explicit_resolutions(self)
+        if self.levels is None:
+            self.levels = len(sizes) if sizes else 1 if blurring else 3
+        elif sizes and self.levels != len(sizes):
+            raise UsageError(
+                f"--levels {self.levels} does not agree with {len(sizes)} explicit resolutions: leave --levels out."
+            )
 
     @property
     def total_steps(self) -> int:
         """`max_steps` after its default was filled in."""
-        assert self.max_steps is not None  # set in __post_init__
-        return self.max_steps
+        return filled(self.max_steps)
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the full resolution."""
+        return (self.res, self.res) if isinstance(self.res, int) else (self.res[0], self.res[-1])
+
+
+def filled(value: T | None) -> T:
+    """A setting whose default depends on others, after it was filled in."""
+    assert value is not None
+    return value
 
 
 def _require(name: str, value: object, holds: bool, allowed: str) -> None:
@@ -272,84 +331,45 @@ def _require(name: str, value: object, holds: bool, allowed: str) -> None:
         raise UsageError(f"--{name} must be {allowed}, got {value}.")
 
 
+def images_per_batch(config: TrainConfig, num_processes: int) -> int:
+    """Images of one process in one batch, at the finest level.
+
+    Raises
+    ------
+    UsageError
+        When --global_batch_size cannot be shared equally.
+    """
+    parts = num_processes * config.routes_per_step
+    images = filled(config.global_batch_size)
+    if images % parts:
+        shared = f"{num_processes} processes" + (
+            f" and {config.routes_per_step} routes per step" if parts > num_processes else ""
+        )
+        raise UsageError(
+            f"--global_batch_size {config.global_batch_size} cannot be shared equally by {shared}: use a multiple of "
+            f"{parts}, or another number of processes."
+        )
+    return images // parts
+
+
+def explicit_resolutions(config: TrainConfig) -> list[int | list[int]] | None:
+    """The sizes of --resolutions, or those that --min_size and --size_step ask for; None without either."""
+    if config.resolutions is not None and config.min_size is not None:
+        raise UsageError("--resolutions and --min_size both say how images shrink: give one of them.")
+    if config.min_size is None:
+        return config.resolutions
+    short = min(config.size)
+    if config.min_size > short:
+        raise UsageError(f"--min_size must be at most the image's short side, {short}, got {config.min_size}.")
+    sides = range(short, config.min_size - 1, -config.size_step)
+    return [[round(length * side / short) for length in config.size] for side in sides]
+
+
 def parse_train_config(arguments: list[str] | None = None, description: str = "") -> TrainConfig:
     """Read YAML files (`--config`) and flags, later ones over earlier ones; exit with 2 at an unknown key."""
-    parser = CommandParser(description=description, renamed=RENAMED)
+    parser = CommandParser(description=description, renamed=RENAMED, removed=REMOVED)
     parser.add_argument("--config", action="config", help="A YAML file of settings, such as configs/digits.yaml.")
     parser.add_class_arguments(TrainConfig)
     settings = parser.parse_args(arguments)
     settings.pop("config")
     return TrainConfig(**settings.as_dict())
-
-
-def stage_widths(config: TrainConfig) -> tuple[int, ...]:
-    """Widths of the network's stages, fine to coarse: as configured, or the paper's for the resolution."""
-    if config.block_out_channels is not None:
-        return tuple(config.block_out_channels)
-    if config.res not in CHANNEL_MULTIPLIERS:
-        known = ", ".join(map(str, CHANNEL_MULTIPLIERS))
-        raise UsageError(
-            f"There are no default widths for --res {config.res}, only for {known}: give --block_out_channels, "
-            "for example '[64, 128, 128]'."
-        )
-    return tuple(int(BASE_CHANNELS * multiplier) for multiplier in CHANNEL_MULTIPLIERS[config.res])
-
-
-def build_scheduler(config: TrainConfig) -> SSDScheduler:
-    """The diffusion process that `config` describes."""
-    stages = len(stage_widths(config))
-    most = min(stages, _largest_number_of_levels(config.res))
-    if config.levels > most:
-        raise UsageError(
-            f"--levels {config.levels} is too many: at {config.res} pixels with a network of {stages} stages the "
-            f"largest number of levels is {most}."
-        )
-    return SSDScheduler(
-        sample_size=config.res,
-        num_levels=config.levels,
-        resolution_schedule=config.resolution_schedule,
-        resolution_gamma=config.resolution_gamma,
-        downsample_kernel=config.downsample_kernel,
-        blur_sigma_max=config.blur_sigma_max,
-    )
-
-
-def build_unet(config: TrainConfig, class_names: Sequence[str] | None = None) -> FlexiUNet2DModel:
-    """The network that `config` describes, with new weights; the last of its class embeddings is "no class"."""
-    layers = config.layers_per_block
-    widths = stage_widths(config)
-    return FlexiUNet2DModel(
-        sample_size=config.res,
-        block_out_channels=widths,
-        layers_per_block=layers if isinstance(layers, int) else tuple(layers),
-        attention_resolutions=tuple(config.attention_resolutions),
-        num_attention_heads=config.num_attention_heads,
-        norm_num_groups=config.norm_num_groups,
-        dropout=config.dropout,
-        decoder_exit=config.decoder_exit,
-        num_class_embeds=len(class_names) + 1 if class_names else None,
-        id2label=dict(enumerate(class_names)) if class_names else None,
-        time_embed_channels=BASE_CHANNELS if config.block_out_channels is None else None,
-    )
-
-
-def load_weights(unet: FlexiUNet2DModel, model: str) -> None:
-    """Start `unet` from the weights of a saved pipeline with the same architecture."""
-    weights = load_unet(model).state_dict()
-    own = unet.state_dict()
-    wrong = [key for key, value in own.items() if key not in weights or weights[key].shape != value.shape]
-    wrong += [key for key in weights if key not in own]
-    if wrong:
-        raise UsageError(
-            f"--init_from {model} has another architecture: {len(wrong)} tensors differ, such as {sorted(wrong)[0]}. "
-            "Use its widths and layers."
-        )
-    unet.load_state_dict(weights)
-
-
-def _largest_number_of_levels(res: int) -> int:
-    """How many levels `res` allows: one more than the times that it can be halved."""
-    levels = 1
-    while res % 2**levels == 0:
-        levels += 1
-    return levels

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from flexi_unet import FlexiUNet2DModel
-
 WARMUP_POWER = 3 / 4
 
 
@@ -21,7 +19,7 @@ class EmaNetworks:
 
     Parameters
     ----------
-    unet : FlexiUNet2DModel
+    unet : torch.nn.Module
         The network in training, with float32 weights, before an engine shards it.
     decays : sequence of float
         In [0, 1), at least one.
@@ -29,7 +27,7 @@ class EmaNetworks:
         Where the averages live. The CPU saves accelerator memory and costs a copy per step.
     """
 
-    def __init__(self, unet: FlexiUNet2DModel, decays: Sequence[float], device: torch.device) -> None:
+    def __init__(self, unet: torch.nn.Module, decays: Sequence[float], device: torch.device) -> None:
         self.device = device
         self.decays = list(decays)
         self.networks = [copy.deepcopy(unet).eval().requires_grad_(False).to(device) for _ in decays]
@@ -61,7 +59,7 @@ class EmaNetworks:
         present = [weight.detach().to(self.device) for weight in weights]
         for decay, network in zip(self.decays, self.networks):
             share = (good * (1 - warmed_up.clamp(max=decay))).float()
-            averages = list(network.parameters())
+            averages: list[torch.Tensor] = list(network.parameters())
             towards = torch._foreach_sub(present, averages)
             torch._foreach_mul_(towards, share)
             torch._foreach_add_(averages, towards)

@@ -21,7 +21,6 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import (
     DistributedType,
     FullyShardedDataParallelPlugin,
-    GradientAccumulationPlugin,
     gather_object,
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -32,7 +31,7 @@ from flexi_unet import FlexiUNet2DModel
 from ..commands.errors import TrainingStopped, UsageError
 from ..operators.sizes import Size
 from ..sampling.compiling import compile_network
-from .config import TrainConfig
+from .config import TrainConfig, images_per_batch
 
 LOST_CONNECTION = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "NCCL error")
 """How the libraries below PyTorch say that another process is gone; they raise plain RuntimeErrors."""
@@ -46,12 +45,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         mixed_precision=precision,
         log_with=None if config.report_to == "none" else config.report_to,
         project_dir=config.out,
-        gradient_accumulation_plugin=GradientAccumulationPlugin(
-            num_steps=config.gradient_accumulation_steps, adjust_scheduler=False, sync_with_dataloader=False
-        ),
         kwargs_handlers=[
-            # With one level every batch takes the only route, and nothing has to be searched.
-            DistributedDataParallelKwargs(find_unused_parameters=config.levels > 1, gradient_as_bucket_view=True)
+            DistributedDataParallelKwargs(find_unused_parameters=_has_routes(config), gradient_as_bucket_view=True)
         ],
     )
     if os.environ.get("ACCELERATE_USE_FSDP") == "true" and accelerator.distributed_type == DistributedType.MULTI_CPU:
@@ -61,11 +56,17 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     _check_engine(accelerator, config)
     # The stages hand on views of their inputs, and nothing in the network changes a tensor in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+    images_per_batch(config, accelerator.num_processes)
     if accelerator.device.type == "cpu":
         cores = len(os.sched_getaffinity(0)) // accelerator.num_processes
         torch.set_num_threads(config.cpu_threads or max(1, cores))
     torch.set_float32_matmul_precision("high")  # TF32 where there is
     return accelerator
+
+
+def _has_routes(config: TrainConfig) -> bool:
+    """Whether a batch may leave a part of the network unused, which has to be searched for."""
+    return config.network == "flexi_unet" and config.levels != 1
 
 
 def _check_engine(accelerator: Accelerator, config: TrainConfig) -> None:
@@ -81,6 +82,10 @@ def _check_engine(accelerator: Accelerator, config: TrainConfig) -> None:
         raise UsageError(
             "FSDP version 1 is not supported: set fsdp_version: 2 in the launch file, as configs/accelerate/fsdp2.yaml "
             "does."
+        )
+    if config.network != "flexi_unet":
+        raise UsageError(
+            f"--network {config.network} cannot be sharded by FSDP: launch with configs/accelerate/multi_gpu.yaml."
         )
     if config.compile or accelerator.mixed_precision == "fp16":
         given = "--compile" if config.compile else "--mixed_precision fp16"
@@ -138,16 +143,16 @@ def end_with_the_others(accelerator: Accelerator) -> Iterator[None]:
         ) from error
 
 
-def share_weights(unet: FlexiUNet2DModel) -> None:
+def share_weights(unet: torch.nn.Module) -> None:
     """Give all processes the weights of process 0."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         for tensor in unet.state_dict().values():
             dist.broadcast(tensor, 0)
 
 
-def freeze_unused(unet: FlexiUNet2DModel, num_levels: int) -> None:
-    """With one level no route passes the adapters: without gradients, no engine waits for theirs."""
-    if num_levels == 1:
+def freeze_unused(unet: torch.nn.Module, num_levels: int) -> None:
+    """With one level no route passes Flexi-UNet's adapters: without gradients, no engine waits for theirs."""
+    if num_levels == 1 and isinstance(unet, FlexiUNet2DModel):
         unet.entry_adapters.requires_grad_(False)
         unet.exit_adapters.requires_grad_(False)
 
@@ -164,7 +169,7 @@ def sharded_like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements)
 
 
-def announce_compiling(network: torch.nn.Module, unet: FlexiUNet2DModel) -> Callable[..., Any]:
+def announce_compiling(network: torch.nn.Module, unet: torch.nn.Module) -> Callable[..., Any]:
     """`network`, whose `unet` is compiled; writes how long the first call of every route took."""
     compile_network(unet)
     seen = set()

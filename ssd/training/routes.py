@@ -1,9 +1,9 @@
 """Which route a training batch takes, and which timesteps its images get.
 
-A batch has one (input size, output size), so its timesteps are chosen together: t is drawn uniformly; if t is a
-level change, where the target is larger than the input, the whole batch uses that t; otherwise every image draws its
-own t among the timesteps of that level that are not a change. So the marginal of t stays uniform. The route depends on
-(seed, batch) alone, so all processes take the same one without communication.
+A batch has one (input size, output size), so its timesteps are chosen together: t is drawn uniformly; if t is one that
+the process requires, such as a level change, where the target is larger than the input, the whole batch uses that t;
+otherwise every image draws its own t among the other timesteps of that level. So the marginal of t stays uniform. The
+route depends on (seed, batch) alone, so all processes take the same one without communication.
 
 Shape letter: B images.
 """
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..operators.sizes import Size
-from ..process.resolution import ResolutionSchedule
+from ..process.diffusion import DiffusionProcess
 from ..seeding import numpy_generator
 
 
@@ -47,7 +47,7 @@ class BatchRoutes:
 
     Parameters
     ----------
-    schedule : ResolutionSchedule
+    process : DiffusionProcess
     seed : int
     transition_probability : float, optional
         Probability that a batch is a level change, in (0, 1), shared equally by the changes. Default: the uniform
@@ -58,15 +58,15 @@ class BatchRoutes:
 
     def __init__(
         self,
-        schedule: ResolutionSchedule,
+        process: DiffusionProcess,
         seed: int,
         transition_probability: float | None = None,
         importance_weights: bool = True,
     ) -> None:
-        self.schedule = schedule
+        self.process = process
         self.seed = seed
-        changes = set(schedule.level_changes)
-        num_timesteps = len(schedule.levels)
+        changes = process.required_timesteps
+        num_timesteps = process.num_timesteps
         natural = len(changes) / num_timesteps
         self._probability = transition_probability if changes and transition_probability is not None else natural
         self._weights = {True: 1.0, False: 1.0}  # of level changes, of all others
@@ -75,12 +75,10 @@ class BatchRoutes:
                 True: natural / self._probability,
                 False: (1 - natural) / (1 - self._probability),
             }
-        self._changes = np.array(schedule.level_changes, dtype=np.int64)
-        self._others = np.array([t for t in range(num_timesteps) if t not in changes])
-        self._within_level = [
-            np.array([t for t, level in enumerate(schedule.levels) if level == index and t not in changes])
-            for index in range(len(schedule.resolutions))
-        ]
+        self._changes = np.array(changes, dtype=np.int64)
+        self._others = np.array([t for t in range(num_timesteps) if t not in set(changes)])
+        levels = range(len(process.resolution.resolutions))
+        self._within_level = [np.array(process.shared_timesteps(level), dtype=np.int64) for level in levels]
 
     def route(self, batch: int) -> BatchRoute:
         """The route of training batch number `batch`, the same on every process."""
@@ -88,8 +86,8 @@ class BatchRoutes:
         is_change = bool(generator.random() < self._probability)
         t = int(generator.choice(self._changes if is_change else self._others))
         return BatchRoute(
-            level=self.schedule.level(t),
-            output_size=self.schedule.size(t - 1),
+            level=self.process.level(t),
+            output_size=self.process.prediction_size(t, t - 1),
             change=t if is_change else None,
             weight=self._weights[is_change],
         )

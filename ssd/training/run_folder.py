@@ -18,7 +18,7 @@ from ..commands.settings_file import read_settings
 from ..pipeline_ssd import SSDPipeline
 from ..publishing.model_card import model_card
 from ..publishing.saving import PIPELINE_PARTS, save_pipeline
-from ..scheduling_ssd import SSDScheduler
+from ..schedulers.base import ProcessScheduler
 from .checkpoints import Progress, TrainState, find_newest, list_checkpoints, read_description
 from .config import RENAMED, TrainConfig
 
@@ -37,7 +37,7 @@ _MAY_CHANGE = frozenset(
         "out",
         "data",  # if it holds the same images: `check_same_data`
         "max_steps",
-        "batch_size",  # a note tells how the global batch changes
+        "micro_batch_size",
         "mixed_precision",
         "compile",
         "channels_last",
@@ -207,11 +207,23 @@ def _settings_before(out: Path, checkpoint: Path | None) -> dict[str, Any]:
         if checkpoint is None:
             raise UsageError(f"{error} This run has no checkpoint: delete it with --overwrite.") from error
         before = read_description(checkpoint).settings  # the same
-    return {RENAMED.get(name, name): value for name, value in before.items()}
+    return _present_settings(before, checkpoint)
+
+
+def _present_settings(before: dict[str, Any], checkpoint: Path | None) -> dict[str, Any]:
+    """Settings of an earlier version under their present names; its batches were counted per process."""
+    settings = {RENAMED.get(name, name): value for name, value in before.items()}
+    routes = settings.pop("accumulate", settings.pop("gradient_accumulation_steps", None))
+    per_process = settings.pop("batch_size", None)
+    if routes is not None:
+        settings["routes_per_step"] = routes
+    if per_process is not None and checkpoint is not None:
+        settings["global_batch_size"] = read_description(checkpoint).progress.global_batch * (routes or 1)
+    return settings
 
 
 def save_pipeline_of(
-    config: TrainConfig, state: TrainState, scheduler: SSDScheduler, gflops: float, changes: list[dict[str, Any]]
+    config: TrainConfig, state: TrainState, scheduler: ProcessScheduler, gflops: float, changes: list[dict[str, Any]]
 ) -> None:
     """Write the pipeline of the averaged weights, with its card; one process."""
     pipeline = SSDPipeline(state.ema.networks[0], copy.deepcopy(scheduler))
@@ -242,10 +254,11 @@ def training_card(
     origin = {
         "Data": f"{config.data}, crop preset {config.crop_preset}",
         "Steps": f"{progress.step} of {config.total_steps}, {progress.images} images, {progress.hours:.2f} hours",
-        "Batch": f"{progress.global_batch} at the finest level, {config.gradient_accumulation_steps} per step",
+        "Batch": f"{config.global_batch_size} images per step, in {config.routes_per_step} routes",
         "Optimizer": f"AdamW, learning rate {config.learning_rate:g} ({config.lr_scheduler}), "
         f"weight decay {config.weight_decay:g}",
-        "Loss": f"min(SNR, {config.max_snr:g}) x mean squared error of the clean image",
+        "Loss": f"{config.loss} of {config.prediction_type}"
+        + (f", weights up to {config.max_snr:g}" if config.loss == "min_snr" else ""),
         "Weights": f"moving average, decay {config.ema_decays[0]:g}",
         "Cost": f"{gflops:.2f} GFLOPs per image and step, averaged over the timesteps",
         "Seed": str(config.seed),

@@ -7,14 +7,13 @@ import math
 from pathlib import Path
 
 from accelerate import Accelerator
-
-from flexi_unet import FlexiUNet2DModel
+from diffusers.models.modeling_utils import ModelMixin
 
 from ..commands.files import whole_file
 from ..pipeline_ssd import SSDPipeline
 from ..pipelines.guidance import number_of_classes
 from ..sampling.pictures import image_grid
-from ..scheduling_ssd import SSDScheduler
+from ..schedulers.base import ProcessScheduler
 from ..seeding import torch_generator
 from .config import TrainConfig
 
@@ -22,7 +21,7 @@ NUM_SAMPLES = 64
 
 
 def save_sample_grid(
-    config: TrainConfig, accelerator: Accelerator, unet: FlexiUNet2DModel, scheduler: SSDScheduler, path: Path
+    config: TrainConfig, accelerator: Accelerator, unet: ModelMixin, scheduler: ProcessScheduler, path: Path
 ) -> None:
     """Draw 64 images and write them as one picture; `unet` is in evaluation mode afterwards."""
     unet.eval()
@@ -33,7 +32,7 @@ def save_sample_grid(
     classes = number_of_classes(unet)
     (images,) = pipeline(
         share,
-        num_inference_steps=max(config.sample_steps, config.levels),
+        num_inference_steps=max(config.sample_steps, len(scheduler.resolutions)),
         generator=[torch_generator(config.seed, "samples", i) for i in mine],
         class_labels=[i % classes for i in mine] if classes else None,
         output_type="latent",

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from ..commands.errors import TrainingStopped, is_disk_full
-from ..scheduling_ssd import SSDScheduler
+from ..schedulers.base import ProcessScheduler
 from .checkpoints import TrainState, gather_tensors, save_checkpoint
 from .config import TrainConfig
 from .run_folder import save_pipeline_of, what_is_safe
@@ -33,7 +33,7 @@ class RunSaver:
     config : TrainConfig
     accelerator : Accelerator
     state : TrainState
-    scheduler : SSDScheduler
+    scheduler : ProcessScheduler
     data : dict
         Provenance of the data.
     changes : list of dict
@@ -45,7 +45,7 @@ class RunSaver:
         config: TrainConfig,
         accelerator: Accelerator,
         state: TrainState,
-        scheduler: SSDScheduler,
+        scheduler: ProcessScheduler,
         data: dict[str, Any],
         changes: list[dict[str, Any]],
     ) -> None:

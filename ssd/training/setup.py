@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from flexi_unet import FlexiUNet2DModel
+from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
 
 from ..commands.errors import UsageError
 from ..commands.lock import hold_folder
 from ..data import ImageStream, open_dataset
 from ..data.dataset import ImageDataset
-from ..scheduling_ssd import SSDScheduler
-from .checkpoints import check_fits, read_description
-from .config import TrainConfig, build_scheduler, build_unet, load_weights
+from ..schedulers.base import ProcessScheduler
+from .build import build_scheduler, build_unet, load_weights, stage_widths
+from .checkpoints import check_fits
+from .config import TrainConfig
 from .engine import check_agreement
 from .run_folder import Continuation, check_out_folder, check_same_data, look_into
 from .summary import summarize
@@ -32,11 +33,10 @@ class Setup:
     Attributes
     ----------
     config : TrainConfig
-        With the batch size that fits the number of processes.
     dataset : ImageDataset or ImageStream
-    unet : FlexiUNet2DModel
+    unet : FlexiUNet2DModel or ResizedUNet2DModel
         On the CPU, with new weights, or those of --init_from.
-    scheduler : SSDScheduler
+    scheduler : ProcessScheduler
     start : Continuation
         What to resume from.
     notes : list of str
@@ -45,8 +45,8 @@ class Setup:
 
     config: TrainConfig
     dataset: ImageDataset | ImageStream
-    unet: FlexiUNet2DModel
-    scheduler: SSDScheduler
+    unet: FlexiUNet2DModel | ResizedUNet2DModel
+    scheduler: ProcessScheduler
     start: Continuation
     notes: list[str]
 
@@ -75,7 +75,7 @@ def set_up(config: TrainConfig, accelerator: Accelerator) -> Setup:
     """
     setup, problem = None, None
     try:
-        setup = _set_up(config, accelerator.num_processes)
+        setup = _set_up(config)
         facts = setup.facts if accelerator.num_processes > 1 else {}
     except (ValueError, OSError) as error:
         facts, problem = {}, str(error)
@@ -84,7 +84,7 @@ def set_up(config: TrainConfig, accelerator: Accelerator) -> Setup:
     return setup
 
 
-def _set_up(config: TrainConfig, num_processes: int) -> Setup:
+def _set_up(config: TrainConfig) -> Setup:
     torch.manual_seed(config.seed)  # of the network's first weights
     start = check_out_folder(config)
     notes = list(start.notes)
@@ -94,14 +94,11 @@ def _set_up(config: TrainConfig, num_processes: int) -> Setup:
     notes += dataset.opening_notes
     unet = build_unet(config, dataset.class_names if config.class_conditional else None)
     scheduler = build_scheduler(config)
-    notes += unused_settings(config, unet)
+    notes += unused_settings(config)
     if config.init_from and start.checkpoint is None:
         load_weights(unet, config.init_from)
     if start.checkpoint is not None:
         check_fits(start.checkpoint, unet)
-        before = read_description(start.checkpoint).progress.global_batch
-        config, note = fit_batch_size(config, before, num_processes)
-        notes += note
     return Setup(config, dataset, unet, scheduler, start, notes)
 
 
@@ -137,7 +134,7 @@ def open_training_data(config: TrainConfig) -> ImageDataset | ImageStream:
     """The data set that `config` names."""
     dataset = open_dataset(
         config.data,
-        config.res,
+        config.size[0] if config.size[0] == config.size[1] else config.size,
         config.crop_preset,
         skip_bad_images=config.skip_bad_images,
         background=config.background,
@@ -145,6 +142,7 @@ def open_training_data(config: TrainConfig) -> ImageDataset | ImageStream:
         num_classes=config.num_classes,
         label_column=config.label_column,
         allow_pipe=config.allow_pipe,
+        channels=config.channels,
     )
     if isinstance(dataset, ImageStream) and config.level_batch_scale != 1:
         raise UsageError(
@@ -154,21 +152,8 @@ def open_training_data(config: TrainConfig) -> ImageDataset | ImageStream:
     return dataset
 
 
-def unused_settings(config: TrainConfig, unet: FlexiUNet2DModel) -> list[str]:
+def unused_settings(config: TrainConfig) -> list[str]:
     """Notes about settings that change nothing."""
-    sides = [min(size) for size in unet.stage_sizes]
+    sides = [min(config.size) >> stage for stage in range(len(stage_widths(config)))]
     unused = [side for side in config.attention_resolutions if side not in sides]
     return [f"attention_resolutions {unused}: no stage has this side, they have {sides}."] if unused else []
-
-
-def fit_batch_size(config: TrainConfig, before: int, num_processes: int) -> tuple[TrainConfig, list[str]]:
-    """After a change of the number of processes keep the global batch `before`, if it divides; with a note."""
-    now = config.batch_size * num_processes
-    if before == now:
-        return config, []
-    if before % num_processes == 0:
-        size = before // num_processes
-        return replace(config, batch_size=size), [
-            f"batch_size is {size} on {num_processes} processes: the global batch stays {before}."
-        ]
-    return config, [f"the global batch {before} becomes {now}: it does not divide evenly."]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
+from typing import Any
 
 import yaml
 
-from flexi_unet import FlexiUNet2DModel
 from flexi_unet.flops import count_gflops
 
-from ..scheduling_ssd import SSDScheduler
+from ..schedulers.base import ProcessScheduler
 from .config import TrainConfig
 from .run_folder import WRITTEN
 
 
-def summarize(config: TrainConfig, unet: FlexiUNet2DModel, scheduler: SSDScheduler, num_images: int | None) -> str:
+def summarize(config: TrainConfig, unet: Any, scheduler: ProcessScheduler, num_images: int | None) -> str:
     """A text for people: the resolved configuration, levels, parameters, GFLOPs and what will be written."""
     lines = ["Configuration", *_indent(yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).rstrip())]
     lines += ["", f"Data: {num_images or 'a stream of'} images from {config.data}"]
@@ -26,10 +26,10 @@ def summarize(config: TrainConfig, unet: FlexiUNet2DModel, scheduler: SSDSchedul
     return "\n".join(lines)
 
 
-def route_costs(unet: FlexiUNet2DModel, scheduler: SSDScheduler) -> list[tuple[str, int, float]]:
+def route_costs(unet: Any, scheduler: ProcessScheduler) -> list[tuple[str, int, float]]:
     """Every route with its number of timesteps and its GFLOPs per image, finest first."""
-    schedule = scheduler.process.resolution
-    routes = Counter((schedule.size(t), schedule.size(t - 1)) for t in range(len(schedule.levels)))
+    process = scheduler.process
+    routes = Counter((process.size(t), process.prediction_size(t, t - 1)) for t in range(process.num_timesteps))
     costs = []
     for (size, output_size), count in routes.items():
         name = f"{size[0]} x {size[1]}"
@@ -44,7 +44,7 @@ def mean_gflops(costs: list[tuple[str, int, float]]) -> float:
     return sum(count * gflops for _, count, gflops in costs) / sum(count for _, count, _ in costs)
 
 
-def level_table(unet: FlexiUNet2DModel, scheduler: SSDScheduler) -> list[str]:
+def level_table(unet: Any, scheduler: ProcessScheduler) -> list[str]:
     """Lines of a table of `route_costs`, with their mean."""
     costs = route_costs(unet, scheduler)
     mean = ("mean over timesteps", sum(count for _, count, _ in costs), mean_gflops(costs))

@@ -15,7 +15,7 @@ from ssd import SSDPipeline
 from ssd.commands.lock import hold_folder
 from ssd.publishing.saving import save_pipeline
 
-from ..evaluation.conftest import save_model
+from ..evaluation.conftest import save_grey_model, save_model
 
 SAMPLE, EVAL = "sample/sample_ssd.py", "sample/eval_fid.py"
 
@@ -177,6 +177,40 @@ def test_one_writer_at_a_time(script, model, tmp_path, run_command) -> None:
     done = run_command(script, *flags)
     assert done.code == 0, done.err
     assert not (tmp_path / "x" / ".lock").exists()
+
+
+def test_grey_images_that_are_not_square(tmp_path, run_command) -> None:
+    out, model = tmp_path / "out", save_grey_model(tmp_path / "m")
+    flags = ["--model", model, "--num", "5", "--steps", "6", "--device", "cpu", "--out", out]
+    done = run_command(SAMPLE, *flags, "--grid", tmp_path / "g.png", "--animation", tmp_path / "a.gif")
+    assert done.code == 0, done.err
+    images = [Image.open(out / f"{i:06d}.png") for i in range(5)]
+    assert {(image.mode, image.size) for image in images} == {("L", (8, 16))}
+    assert len({np.asarray(image).tobytes() for image in images}) == 5
+    grid = Image.open(tmp_path / "g.png")
+    assert (grid.mode, grid.size) == ("L", (3 * 34 + 2, 2 * 66 + 2))  # enlarged fourfold, two pixels between
+    assert np.array_equal(np.asarray(grid)[2:66:4, 36:68:4], np.asarray(images[1]))
+    with Image.open(tmp_path / "a.gif") as animation:
+        assert animation.n_frames >= 2
+        assert animation.size == (2 * grid.size[0] + 12, grid.size[1] + 22)
+        animation.seek(animation.n_frames - 1)
+        frame = np.asarray(animation.convert("RGB"), dtype=int)[22 + 2 : 22 + 66 : 4, 36:68:4]
+    assert np.abs(frame - np.asarray(images[1], dtype=int)[..., None]).max() <= 4  # a GIF has 256 colours
+
+    whole = pictures(out)
+    (out / "000002.png").unlink()
+    done = run_command(SAMPLE, *flags, "--grid", tmp_path / "again.png")
+    assert done.code == 0, done.err
+    assert pictures(out) == whole
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "g.png").read_bytes()
+
+
+@pytest.mark.parametrize("script", [SAMPLE, EVAL])
+def test_images_that_are_not_pictures(script: str, tmp_path, run_command) -> None:
+    model = save_grey_model(tmp_path / "m", channels=4)
+    more = ["--ref", "digits"] if script == EVAL else ["--grid", tmp_path / "g.png"]
+    done = run_command(script, "--model", model, "--steps", "3", "--device", "cpu", *more)
+    done.assert_one_line_error("images of 4 channels, but pictures have 3 (RGB) or 1 (grey)", 'output_type="latent"')
 
 
 LOST = {"000003.png": SAMPLE, "g.png": SAMPLE, "a.gif": SAMPLE, "report.json": EVAL, "report.md": EVAL,

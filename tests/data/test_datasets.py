@@ -49,7 +49,7 @@ def test_npz(tmp_path) -> None:
 def test_crop_is_central_and_square() -> None:
     image = Image.new("RGB", (80, 40), "black")
     image.paste("white", (20, 0, 60, 40))
-    assert np.array(center_crop_resize(image, 10)).min() == 255
+    assert np.array(center_crop_resize(image, (10, 10))).min() == 255
 
 
 @pytest.mark.parametrize("spec", ["digit", "digits:x", "folder", "folder:", "npz", ""])

@@ -254,13 +254,15 @@ def bilinear_weights(in_length: int, out_length: int) -> np.ndarray:
 @pytest.mark.parametrize(("preset", "left", "top", "side"), [("ddim128", 25, 57, 128), ("sde140", 19, 39, 140)])
 def test_celeba_presets_are_their_box_and_a_triangle_filter(preset: str, left: int, top: int, side: int) -> None:
     image = picture(3)
-    same_size = PRESETS[preset].apply(image, side, "x")
+    same_size = PRESETS[preset].apply(image, (side, side), "x")
     assert np.array_equal(same_size, np.array(cropped(image, left, top, side)))
     matrix = bilinear_weights(side, 64)
     expected = np.einsum(
         "yh,xw,hwc->yxc", matrix, matrix, np.array(cropped(image, left, top, side), dtype=float), optimize=True
     )
-    assert np.abs(PRESETS[preset].apply(image, 64, "x") - expected).max() <= 1  # Pillow rounds after each direction
+    assert (
+        np.abs(PRESETS[preset].apply(image, (64, 64), "x") - expected).max() <= 1
+    )  # Pillow rounds after each direction
 
 
 def test_adm_halves_with_box_and_ends_with_bicubic() -> None:
@@ -268,21 +270,21 @@ def test_adm_halves_with_box_and_ends_with_bicubic() -> None:
     narrowed = np.floor(np.array(square, dtype=np.float64).reshape(178, 89, 2, 3).mean(2) + 0.5)  # Pillow rounds here
     halved = np.floor(narrowed.reshape(89, 2, 89, 3).mean(1) + 0.5)
     expected = Image.fromarray(halved.astype(np.uint8)).resize((64, 64), Image.BICUBIC)
-    assert np.array_equal(np.array(center_crop_resize(square, 64)), np.array(expected))
+    assert np.array_equal(np.array(center_crop_resize(square, (64, 64))), np.array(expected))
     unhalved = square.resize((90, 90), Image.BICUBIC)
-    assert np.array_equal(np.array(center_crop_resize(square, 90)), np.array(unhalved))
+    assert np.array_equal(np.array(center_crop_resize(square, (90, 90))), np.array(unhalved))
 
 
 def test_adm_shrinks_the_whole_picture_and_then_crops() -> None:
     whole = picture(5).resize((89, 109), Image.BOX).resize((64, 78), Image.BICUBIC)
-    assert np.array_equal(np.array(center_crop_resize(picture(5), 64)), np.array(whole)[7:71])
+    assert np.array_equal(np.array(center_crop_resize(picture(5), (64, 64))), np.array(whole)[7:71])
 
 
 def test_presets_of_a_data_set(tmp_path) -> None:
     make_celeba(tmp_path)
     image = Image.open(tmp_path / "img_align_celeba" / "000001.jpg")
     dataset = open_dataset(f"celeba:{tmp_path}", 32, preset="sde140")
-    assert np.array_equal(dataset.pixels(0), PRESETS["sde140"].apply(image, 32, "x"))
+    assert np.array_equal(dataset.pixels(0), PRESETS["sde140"].apply(image, (32, 32), "x"))
     assert dataset.provenance["filter"] == "bilinear, antialiased"
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from flexi_unet import FlexiUNet2DModel
 from ssd import SSDPipeline, SSDScheduler
 from ssd.evaluation.features.inception import fid_inception
+from ssd.publishing.saving import save_pipeline
 
 from ..conftest import run_script
 
@@ -29,6 +30,24 @@ def save_model(folder: Path, **options: object) -> Path:
         nn.init.normal_(parameter, std=0.1)
     SSDPipeline(unet, SSDScheduler(sample_size=16, num_levels=2)).save_pretrained(folder)
     return folder
+
+
+def save_grey_model(folder: Path, channels: int = 1) -> Path:
+    """An untrained pipeline of images of 16 x 8 (height x width)."""
+    torch.manual_seed(0)
+    unet = FlexiUNet2DModel(
+        sample_size=(16, 8), in_channels=channels, out_channels=channels, block_out_channels=(32, 32)
+    )
+    for parameter in unet.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    save_pipeline(SSDPipeline(unet, SSDScheduler(sample_size=(16, 8), num_levels=2)), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def grey_model(tmp_path_factory) -> Path:
+    """Grey and not square."""
+    return save_grey_model(tmp_path_factory.mktemp("grey") / "m")
 
 
 @pytest.fixture(scope="session")

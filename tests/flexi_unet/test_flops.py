@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
 from flexi_unet.flops import count_gflops
+from ssd.training.networks import resized_unet_of
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "flops.py"
 
@@ -120,12 +122,21 @@ def test_the_full_unet_costs_the_same_at_every_size() -> None:
     assert 0 < count_gflops(one_stage, (16, 16), (16, 16)) < full
 
 
+def test_the_full_unet_is_the_plain_one_of_the_paper() -> None:
+    with torch.device("meta"):
+        full, flexi = resized_unet_of(64, (128, 256, 384, 512)), FlexiUNet2DModel(64, decoder_exit="full")
+    cost = count_gflops(full, (64, 64), (64, 64))
+    assert cost == pytest.approx(60.05, rel=0.01)  # arXiv:2603.08709, table 2
+    assert cost == pytest.approx(count_gflops(flexi, (64, 64), (64, 64)), rel=1e-6)
+    assert count_gflops(flexi, (31, 31), (32, 32)) < 0.7 * cost
+
+
 def test_a_size_between_two_stages_costs_what_the_finer_one_does() -> None:
     unet = FlexiUNet2DModel(32, block_out_channels=(32, 32, 32))
     for size in range(1, 32):
         stage = next(side for side in (8, 16, 32) if side >= size)
         assert count_gflops(unet, (size, size), (size, size)) == count_gflops(unet, (stage,) * 2, (stage,) * 2)
-    with pytest.raises(ValueError, match="33 x 33 pixels; this network works at 32 x 32 and below"):
+    with pytest.raises(ValueError, match="33 x 33 pixels; this network works up to 32 x 32"):
         count_gflops(unet, (33, 33), (33, 33))
 
 

@@ -10,6 +10,7 @@ from diffusers import UNet2DModel
 from torch.nn.functional import interpolate
 
 from flexi_unet import ResizedUNet2DModel
+from flexi_unet.resizing import resize
 
 from ..numerics import network_rounding, plain_attention, relative_error
 
@@ -50,6 +51,14 @@ def test_other_sizes_are_resized(size: int, output: int) -> None:
     if output != 16:
         expected = interpolate(at_full_size, size=(output, output), mode="bilinear", antialias=output < 16)
     assert torch.equal(unet(x, 5, output_size=output).sample, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_constant_images_stay_constant_when_resized(dtype: torch.dtype) -> None:
+    for size in ((3, 5), (16, 8), (16, 16), (32, 31)):
+        found = resize(torch.full((1, 1, 16, 8), 0.5, dtype=dtype), size)
+        assert found.dtype == dtype
+        torch.testing.assert_close(found, torch.full((1, 1, *size), 0.5, dtype=dtype))
 
 
 def test_the_output_has_the_inputs_size_by_default() -> None:

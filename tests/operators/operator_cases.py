@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from ssd.operators import Blur, IdentityOperator, ImplicitOperator, LinearOperator, resize_operator
+from ssd.operators.cosine_filter import CosineFilter, cosine_basis, squared_frequencies
 from ssd.operators.spectral import SpectralForm
 
 
@@ -33,6 +34,8 @@ OPERATORS: dict[str, LinearOperator] = {
     "wide blur": Blur((8, 6), 6.0),
     "blur, then bilinear": resize_operator((8, 12), (4, 6)).compose(Blur((8, 12), 0.8)),
     "bilinear, then blur": Blur((4, 6), 0.5).compose(resize_operator((8, 12), (4, 6))),
+    "one pixel less": resize_operator((9, 7), (8, 6), "bilinear"),
+    "cosine filter": CosineFilter(cosine_basis((6, 5)), 1 / (1 + squared_frequencies((6, 5)))),
     "implicit": ImplicitOperator(lambda x: F.avg_pool2d(x, 2), (8, 8)),
     "implicit, not separable": ImplicitOperator(diagonal_motion, (6, 8)),
     "implicit of bilinear": Blur((3, 4), 0.4).compose(ImplicitOperator(diagonal_motion, (6, 8))),

@@ -3,7 +3,7 @@
 import torch
 
 from ssd import SSDScheduler
-from ssd.process.losses import min_snr_loss, training_pair
+from ssd.process.losses import denoising_loss, training_pair
 from ssd.process.noise import NoiseSchedule, make_betas
 
 
@@ -17,6 +17,6 @@ def test_training_pair_and_loss() -> None:
     torch.testing.assert_close(target, process.degrade(x_0, 999))
 
     t = torch.tensor([0, 700])
-    loss = min_snr_loss(process, torch.full((2, 3, 4, 4), 2.0), torch.zeros(2, 3, 4, 4), t)
+    loss = denoising_loss(process, torch.full((2, 3, 4, 4), 2.0), torch.zeros(2, 3, 4, 4), t)
     snr = NoiseSchedule.from_betas(make_betas()).snr[700]
     torch.testing.assert_close(loss, torch.tensor([5.0 * 4, float(snr) * 4]))

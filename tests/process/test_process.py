@@ -1,5 +1,6 @@
 """Marginal, transition and posterior against dense Gaussian conditioning, in float64."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from ssd.operators import ImplicitOperator, LinearOperator, resize_operator
-from ssd.process.losses import min_snr_loss, training_pair
+from ssd.process.losses import denoising_loss, training_pair
 from ssd.process.noise import NoiseSchedule, make_betas, make_blur_widths
 from ssd.process.resolution import ResolutionSchedule, pyramid
 from ssd.process.scale_space import ScaleSpaceProcess
@@ -17,6 +18,7 @@ from ssd.process.scale_space import ScaleSpaceProcess
 from ..numerics import random_walk, relative_error
 from ..operators.device_copies import watch_copies_to_meta
 from ..operators.operator_cases import OPERATORS, tolerance
+from .monte_carlo import NUMBER, assert_distributed, white
 
 TOLERANCE = 1e-10
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -136,15 +138,15 @@ def test_degradations_compose_with_blur_too(levels: int) -> None:
     process, x_0 = blurred_process(levels=levels), images((12, 8), 0)
     for s, t in [(0, 5), (300, 600), (554, 555), (400, 999)]:
         torch.testing.assert_close(process.operator(s, t).forward(process.degrade(x_0, s)), process.degrade(x_0, t))
-        torch.testing.assert_close(process.blur_to(process.target(x_0, s), s), process.degrade(x_0, s))
-    assert torch.equal(process.target(x_0, -1), x_0)
+        torch.testing.assert_close(process.blur_to(process.target(x_0, s + 1), s), process.degrade(x_0, s))
+    assert torch.equal(process.target(x_0, 0), x_0)
     torch.testing.assert_close(process.degrade(x_0, torch.tensor([900, 950]))[1], process.degrade(x_0, 950)[1])
 
 
 def test_without_blur_the_target_is_the_paper_one() -> None:
     process, x_0 = make_process((12, 8)), images((12, 8), 0)
     for s in (-1, 3, 554, 555, 700, 998):
-        assert torch.equal(process.target(x_0, s), process.degrade(x_0, s))
+        assert torch.equal(process.target(x_0, s + 1), process.degrade(x_0, s))
 
 
 def test_wrong_blur_widths_are_refused() -> None:
@@ -222,6 +224,67 @@ def test_transition_and_marginal_agree() -> None:
         )
 
 
+GRADUAL = ScaleSpaceProcess(NOISE, ResolutionSchedule.from_curve([(8 - k, 6 - k) for k in range(5)], 1000))
+"""Every change of size is by one pixel."""
+
+
+@pytest.mark.parametrize("t", [0, 100, *GRADUAL.required_timesteps, 999])
+def test_gradual_downsizing_is_dense_gaussian_conditioning(t: int) -> None:
+    for s in (t - 1, t // 2, -1):
+        x_0_at_s, x_t = images(GRADUAL.size(s), 0), images(GRADUAL.size(t), 1)
+        if s < t:
+            posterior = GRADUAL.posterior(x_0_at_s, x_t, s, t)
+            mean, covariance = condition(GRADUAL, x_0_at_s, x_t, s, t)
+            torch.testing.assert_close(posterior.mean, mean, atol=TOLERANCE, rtol=0)
+            torch.testing.assert_close(posterior.covariance.to_dense(), covariance, atol=TOLERANCE, rtol=0)
+
+
+def test_the_forward_chain_of_gradual_downsizing_has_the_marginals() -> None:
+    """Theorem 1's transitions, one after the other, from one clean image; and back again."""
+    generator, x_0 = torch.Generator().manual_seed(0), images((8, 6), 0)[:1, :1]
+    chain = [-1, 0, *(t + d for t in GRADUAL.required_timesteps for d in (-1, 0)), 999]
+    x = x_0.expand(NUMBER, -1, -1, -1)
+    for s, t in pairwise(chain):
+        m = GRADUAL.signal(t) / GRADUAL.signal(s) * GRADUAL.operator(s, t).to_dense()
+        step = GRADUAL.sigma(t) ** 2 * torch.eye(len(m), dtype=torch.float64) - GRADUAL.sigma(s) ** 2 * m @ m.T
+        noise = white(GRADUAL.size(t), generator).flatten(1) @ torch.linalg.cholesky(step).T
+        x = (x.flatten(1) @ m.T + noise).view(-1, 1, *GRADUAL.size(t))
+        identity = torch.eye(len(m), dtype=torch.float64)
+        assert_distributed(x, GRADUAL.signal(t) * GRADUAL.degrade(x_0, t), GRADUAL.sigma(t) ** 2 * identity)
+    for t, s in pairwise(chain[:0:-1]):
+        x = GRADUAL.posterior(GRADUAL.degrade(x_0, s), x, s, t).sample(generator)
+        mean = GRADUAL.signal(s) * GRADUAL.degrade(x_0, s)
+        assert_distributed(x, mean, GRADUAL.sigma(s) ** 2 * torch.eye(mean.numel(), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize(("s", "t"), PAIRS)
+def test_the_isotropic_approximation_has_the_same_mean_and_total_variance(s: int, t: int, eta: float) -> None:
+    process = make_process((12, 8))
+    x_0_at_s, x_t = images(process.size(s), 0), images(process.size(t), 1)
+    exact = process.posterior(x_0_at_s, x_t, s, t, eta)
+    approximate = process.posterior(x_0_at_s, x_t, s, t, eta, covariance="isotropic")
+    dense = exact.covariance.to_dense()
+    assert torch.equal(approximate.mean, exact.mean)
+    expected = dense.diagonal().mean() * torch.eye(len(dense), dtype=torch.float64)
+    torch.testing.assert_close(approximate.covariance.to_dense(), expected, atol=TOLERANCE, rtol=0)
+    with pytest.raises(ValueError, match="covariance must be one of exact, isotropic, got 'white'"):
+        process.posterior(x_0_at_s, x_t, s, t, covariance="white")
+
+
+def test_the_isotropic_approximation_misses_the_marginal_at_a_level_change() -> None:
+    """It puts too little noise into the null space, of which x_t knows nothing."""
+    process = make_process((8, 8), levels=2)
+    (t,) = process.required_timesteps
+    x_0_at_s = images((8, 8), 0)
+    found = process.posterior(x_0_at_s, images((4, 4), 1), t - 1, t, covariance="isotropic").covariance.to_dense()
+    variance = float(process.sigma(t - 1) ** 2)  # what the null space needs
+    ratio = process.sigma(t - 1) * process.signal(t) / process.signal(t - 1) / process.sigma(t)
+    kept = ratio**2 * process.operator(t - 1, t).spectral.singular_values.square().sum() / 64
+    assert float(found[0, 0]) == pytest.approx(variance * (1 - float(kept)), abs=TOLERANCE)
+    assert kept > 0.02
+
+
 PUBLISHED = random_walk(torch.float32, 6 * 32)
 """Both are in float32; ours has six sums of at most 32 products (D, U^T and V on two axes)."""
 
@@ -294,7 +357,7 @@ def test_per_image_timesteps_outside_the_schedule_are_refused(wrong: int) -> Non
         lambda: process.marginal_sample(x_0, t, x_t),
         lambda: process.posterior(x_0, x_t, torch.tensor([1, 2]), t),
         lambda: process.posterior(x_0, x_t, t, torch.tensor([700, 800])),
-        lambda: min_snr_loss(process, x_0, x_0, t),
+        lambda: denoising_loss(process, x_0, x_0, t),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -310,7 +373,7 @@ def test_timesteps_are_integers(dtype: torch.dtype) -> None:
 def test_loss_weights_are_the_snr_up_to_its_limit() -> None:
     process, t = make_process(), torch.tensor([100, 250, 500])
     prediction, target = images((8, 8), 0)[:1].expand(3, -1, -1, -1), torch.zeros(3, 3, 8, 8)
-    found = min_snr_loss(process, prediction, target, t) / prediction.square().mean()
+    found = denoising_loss(process, prediction, target, t) / prediction.square().mean()
     snr = NOISE.snr[t]
     assert snr[0] > 5 > snr[1]
     assert relative_error(found, snr.clamp(max=5)) < random_walk(torch.float32, 3 * 8 * 8)
@@ -325,7 +388,7 @@ def test_timesteps_on_the_cpu_cost_no_wait_for_the_device(monkeypatch) -> None:
             noise = torch.zeros(2, 3, *process.size(t), device="meta")
             with copies:
                 x_t, target = training_pair(process, x_0, t, noise)
-                losses = min_snr_loss(process, target, target, t)
+                losses = denoising_loss(process, target, target, t)
                 posterior = process.posterior(process.blur_to(target, t - 1), x_t, t - 1, t, eta=0.5)
                 root = posterior.covariance.sqrt_apply(target)
             assert losses.device.type == root.device.type == "meta"

@@ -12,14 +12,14 @@ from .runs import TRAIN, final_tensors
 @pytest.fixture
 def broken_loss(monkeypatch):
     """Make the loss of chosen calls NaN."""
-    plain, calls = losses.min_snr_loss, [0]
+    plain, calls = losses.denoising_loss, [0]
 
     def install(bad_calls) -> None:
         def loss(*arguments):
             calls[0] += 1
             return plain(*arguments) * (float("nan") if calls[0] in bad_calls else 1.0)
 
-        monkeypatch.setattr(losses, "min_snr_loss", loss)
+        monkeypatch.setattr(losses, "denoising_loss", loss)
 
     return install
 

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from ssd.process.resolution import ResolutionSchedule, pyramid
+from ssd.process import NoiseSchedule, ResolutionSchedule, ScaleSpaceProcess, make_betas, pyramid
 from ssd.training.batches import Batch, Position, TrainingBatches
 from ssd.training.config import TrainConfig
 
 SCHEDULE = ResolutionSchedule.from_curve(pyramid(4, 2), 1000)
+PROCESS = ScaleSpaceProcess(NoiseSchedule.from_betas(make_betas()), SCHEDULE)
 
 
 class Numbered(Dataset):
@@ -25,10 +26,10 @@ def batches(
     count: int = 12, start: Position | None = None, rank: int = 0, world_size: int = 1, **settings
 ) -> list[Batch]:
     """The first batches of a run, or those after `start`."""
-    chosen = {"batch_size": 4, "num_workers": 0, "transition_probability": 0.3} | settings
+    chosen = {"global_batch_size": 4, "num_workers": 0, "transition_probability": 0.3} | settings
     config = TrainConfig(res=4, data="digits", out="x", levels=2, **chosen)
     no_class = 3 if config.class_conditional else None
-    made = TrainingBatches(config, Numbered(), SCHEDULE, no_class, start or Position(), rank, world_size)
+    made = TrainingBatches(config, Numbered(), PROCESS, no_class, start or Position(), rank, world_size)
     return [batch for batch, _ in zip(made, range(count))]
 
 
@@ -70,10 +71,7 @@ def test_a_run_starts_anywhere() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_processes_share_a_batch_and_workers_change_nothing(workers: int) -> None:
     whole = batches(6, class_conditional=True)
-    halves = [
-        batches(6, rank=rank, world_size=2, batch_size=2, class_conditional=True, num_workers=workers)
-        for rank in (0, 1)
-    ]
+    halves = [batches(6, rank=rank, world_size=2, class_conditional=True, num_workers=workers) for rank in (0, 1)]
     for one, other, expected in zip(*halves, whole):
         assert one.end == other.end == expected.end
         assert (

@@ -16,22 +16,22 @@ from ..conftest import ROOT, TINY, run_script
 from .runs import GROUPS, TRAIN, final_tensors, largest_difference, run_two, start_two, wait_for_lines
 
 FLAGS = [*TINY, *GROUPS, "--data", "digits", "--transition_probability", "0.5"]
-MIXED = [*FLAGS, "--gradient_accumulation_steps", "2"]
+MIXED = [*FLAGS, "--routes_per_step", "2", "--global_batch_size", "8"]
 """Optimizer steps of two batches each, of different routes, with level changes among them."""
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    """Five steps of one process with twice the batch."""
+    """Five steps of one process."""
     out = tmp_path_factory.mktemp("one") / "run"
-    done = run_script(TRAIN, *MIXED, "--max_steps", "5", "--batch_size", "4", "--out", out)
+    done = run_script(TRAIN, *MIXED, "--max_steps", "5", "--out", out)
     assert done.code == 0, done.err
     return out
 
 
 @pytest.mark.parametrize("fsdp", [False, True], ids=["DDP", "FSDP2"])
-def test_two_processes_are_one_with_twice_the_batch(one, tmp_path, fsdp: bool) -> None:
-    flags = [*MIXED, "--batch_size", "2"]
+def test_two_processes_are_one(one, tmp_path, fsdp: bool) -> None:
+    flags = [*MIXED, "--micro_batch_size", "1"]
     samples = ["--sample_every", "5", "--sample_steps", "2"]
     for more in (["--max_steps", "3"], ["--max_steps", "5", "--resume", *samples]):
         done = run_two(tmp_path / "two", *flags, *more, fsdp=fsdp)
@@ -43,7 +43,6 @@ def test_two_processes_are_one_with_twice_the_batch(one, tmp_path, fsdp: bool) -
 
     done = run_script(TRAIN, *flags, "--max_steps", "6", "--out", tmp_path / "two", "--resume")
     assert done.code == 0, done.err
-    assert "note: batch_size is 4 on 1 processes: the global batch stays 4." in done.out
     progress = json.loads((tmp_path / "two/checkpoints/step_00000006/state.json").read_text())["progress"]
     assert (progress["images"], progress["batches"], progress["global_batch"]) == (48, 12, 4)
 
@@ -51,27 +50,36 @@ def test_two_processes_are_one_with_twice_the_batch(one, tmp_path, fsdp: bool) -
 @pytest.mark.parametrize("fsdp", [False, True], ids=["DDP", "FSDP2"])
 def test_one_level_needs_no_search_for_unused_parameters(tmp_path, fsdp: bool) -> None:
     flags = [*TINY, *GROUPS, "--data", "digits", "--levels", "1", "--block_out_channels", "[32,64]", "--max_steps", "2"]
-    done = run_two(tmp_path / "two", *flags, "--batch_size", "2", fsdp=fsdp)
+    done = run_two(tmp_path / "two", *flags, fsdp=fsdp)
     assert done.code == 0, done.err
-    assert run_script(TRAIN, *flags, "--batch_size", "4", "--out", tmp_path / "one").code == 0
+    assert run_script(TRAIN, *flags, "--out", tmp_path / "one").code == 0
     assert largest_difference(final_tensors(tmp_path / "two", 2), final_tensors(tmp_path / "one", 2)) < 1e-6
 
 
-def test_a_global_batch_that_does_not_divide_continues_with_a_note(tmp_path) -> None:
-    flags = [*TINY, "--data", "digits"]
-    assert run_script(TRAIN, *flags, "--max_steps", "2", "--batch_size", "3", "--out", tmp_path / "x").code == 0
-    done = run_two(tmp_path / "x", *flags, "--max_steps", "3", "--batch_size", "2", "--resume")
-    assert done.code == 0, done.err
-    assert "note: the global batch 3 becomes 4: it does not divide evenly." in done.out
+def test_a_global_batch_that_does_not_divide_is_refused(tmp_path) -> None:
+    for started in start_two(tmp_path / "x", *FLAGS, "--max_steps", "2", "--global_batch_size", "3"):
+        started.wait().assert_one_line_error("--global_batch_size 3 cannot be shared equally by 2 processes", "of 2")
+    assert not (tmp_path / "x").exists()
 
 
-def test_accumulation_equals_the_large_batch_when_the_route_is_fixed(tmp_path) -> None:
-    flags = [*TINY, *GROUPS, "--data", "digits", "--max_steps", "3", "--levels", "1"]
-    for name, batch, accumulate in (("small", "2", "4"), ("large", "8", "1")):
-        more = ["--batch_size", batch, "--gradient_accumulation_steps", accumulate, "--out", tmp_path / name]
-        done = run_script(TRAIN, *flags, *more)
+@pytest.mark.parametrize("process", ["scale_space", "corrective_noise"])
+def test_parts_of_a_batch_add_up_to_its_gradient(tmp_path, process: str) -> None:
+    """However a step's images are divided for the memory, the steps are the same; routes are mixed, too."""
+    flags = [*MIXED, "--process", process, "--max_steps", "3"]
+    for name, most in (("whole", "8"), ("thirds", "3"), ("single", "1")):
+        done = run_script(TRAIN, *flags, "--micro_batch_size", most, "--out", tmp_path / name)
         assert done.code == 0, done.err
-    assert largest_difference(final_tensors(tmp_path / "small", 3), final_tensors(tmp_path / "large", 3)) < 1e-6
+    for name in ("thirds", "single"):
+        assert largest_difference(final_tensors(tmp_path / name, 3), final_tensors(tmp_path / "whole", 3)) < 1e-6
+
+
+def test_routes_share_the_images_of_a_step(tmp_path) -> None:
+    """With one level all batches have the same route: however many, the gradient is that of their images together."""
+    flags = [*TINY, *GROUPS, "--data", "digits", "--max_steps", "3", "--levels", "1", "--global_batch_size", "8"]
+    for name, routes in (("four", "4"), ("one", "1")):
+        done = run_script(TRAIN, *flags, "--routes_per_step", routes, "--out", tmp_path / name)
+        assert done.code == 0, done.err
+    assert largest_difference(final_tensors(tmp_path / "four", 3), final_tensors(tmp_path / "one", 3)) < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -99,7 +107,7 @@ def test_processes_that_see_other_checkpoints_refuse(tmp_path) -> None:
 
 def test_a_process_that_loses_another_says_so_in_one_line(tmp_path) -> None:
     out = tmp_path / "x"
-    first, second = start_two(out, *FLAGS, "--max_steps", "100000", "--batch_size", "2")
+    first, second = start_two(out, *FLAGS, "--max_steps", "100000")
     wait_for_lines(out, 3, first)
     second.send_signal(signal.SIGKILL)
     done = first.wait(timeout=60)
@@ -116,7 +124,7 @@ def test_when_a_process_is_killed_the_other_ends(tmp_path) -> None:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
     command += ["--config_file", "configs/accelerate/cpu_2_processes.yaml", TRAIN, *FLAGS, "--out", str(out)]
     launcher = subprocess.Popen(
-        [*command, "--max_steps", "100000", "--batch_size", "2"],
+        [*command, "--max_steps", "100000"],
         cwd=ROOT,
         env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,

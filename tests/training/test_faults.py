@@ -60,7 +60,7 @@ def test_a_trained_pipeline_without_checkpoints_is_not_overwritten(copied) -> No
 )
 def test_damaged_settings_are_taken_from_the_checkpoint(copied, run, content: bytes) -> None:
     (copied / "train_config.yaml").write_bytes(content)
-    resume(copied, "--batch_size", "4", "--seed", "7").assert_one_line_error("--seed 7", "started with 0")
+    resume(copied, "--global_batch_size", "4", "--seed", "7").assert_one_line_error("--seed 7", "started with 0")
     done = resume(copied, steps="4")
     assert done.code == 0, done.err
     assert (copied / "train_config.yaml").read_text().startswith("res: 16")

@@ -6,7 +6,7 @@ import torch
 
 from flexi_unet import FlexiUNet2DModel
 from ssd import SSDScheduler
-from ssd.process.losses import min_snr_loss, training_pair
+from ssd.process.losses import denoising_loss, training_pair
 from ssd.training.ema import EmaNetworks
 from ssd.training.guard import StepGuard
 
@@ -66,6 +66,6 @@ def test_a_step_never_waits_for_the_device() -> None:
         noise = torch.zeros(2, 3, *process.size(t), device="meta")
         x_t, target = training_pair(process, torch.zeros(2, 3, 8, 8, device="meta"), t, noise)
         prediction = unet(x_t, t.to("meta"), output_size=tuple(target.shape[-2:])).sample
-        min_snr_loss(process, prediction, target, t).mean().backward()
+        denoising_loss(process, prediction, target, t).mean().backward()
         good = guard.judge(torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0))
         ema.update(unet.parameters(), good)

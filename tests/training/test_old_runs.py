@@ -23,10 +23,20 @@ def test_a_run_of_version_0_1_resumes(tmp_path) -> None:
     flags = ["--out", out, "--max_steps", "8", "--checkpoints_total_limit", "2", "--report_to", "none", "--resume"]
     for name in (
         *("res", "levels", "data", "block_out_channels", "norm_num_groups", "num_attention_heads", "layers_per_block"),
-        *("attention_resolutions", "batch_size", "ema_decays", "learning_rate", "transition_probability"),
+        *("attention_resolutions", "ema_decays", "learning_rate", "transition_probability"),
     ):
         flags += [f"--{name}", str(settings[name])]
-    flags += ["--class_conditional", "--num_workers", "0", "--sample_every", "0", "--log_every", "1"]
+    flags += [
+        "--class_conditional",
+        "--global_batch_size",
+        "4",
+        "--num_workers",
+        "0",
+        "--sample_every",
+        "0",
+        "--log_every",
+        "1",
+    ]
     done = run_script(TRAIN, *flags)
     assert done.code == 0, done.err
     assert "Finished after 8 steps" in done.out

@@ -6,11 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from ssd.process import NoiseSchedule, ScaleSpaceProcess, make_betas
 from ssd.process.resolution import ResolutionSchedule, pyramid
 from ssd.seeding import random_words, uniform
 from ssd.training.routes import BatchRoutes
 
 SCHEDULE = ResolutionSchedule.from_curve(pyramid(32, 3), 1000)
+
+
+def process_of(schedule: ResolutionSchedule) -> ScaleSpaceProcess:
+    betas = make_betas(num_timesteps=len(schedule.levels))
+    return ScaleSpaceProcess(NoiseSchedule.from_betas(betas), schedule)
+
+
+PROCESS = process_of(SCHEDULE)
 
 
 def draw(routes: BatchRoutes, batch: int, images: range):
@@ -21,7 +30,7 @@ def draw(routes: BatchRoutes, batch: int, images: range):
 @given(seed=st.integers(0, 2**31), batch=st.integers(0, 10**6))
 @settings(max_examples=50, deadline=None)
 def test_a_batch_has_one_route(seed: int, batch: int) -> None:
-    route, timesteps = draw(BatchRoutes(SCHEDULE, seed), batch, range(16))
+    route, timesteps = draw(BatchRoutes(PROCESS, seed), batch, range(16))
     assert {SCHEDULE.level(t) for t in timesteps} == {route.level}
     assert {SCHEDULE.size(t - 1) for t in timesteps} == {route.output_size}
     assert route.weight == 1.0
@@ -29,7 +38,7 @@ def test_a_batch_has_one_route(seed: int, batch: int) -> None:
 
 def test_level_changes_fill_their_batch() -> None:
     schedule = ResolutionSchedule.from_switches(pyramid(8, 2), 4, [2])
-    routes = BatchRoutes(schedule, 0)
+    routes = BatchRoutes(process_of(schedule), 0)
     batches = [draw(routes, batch, range(8)) for batch in range(40)]
     changes = [timesteps for route, timesteps in batches if route.change is not None]
     assert changes
@@ -41,7 +50,7 @@ def test_level_changes_fill_their_batch() -> None:
 def test_the_marginal_of_t(probability: float | None) -> None:
     """Uniform by default; with a transition probability, the importance weights make it uniform again."""
     schedule = ResolutionSchedule.from_curve(pyramid(8, 3), 50)
-    routes = BatchRoutes(schedule, 0, probability)
+    routes = BatchRoutes(process_of(schedule), 0, probability)
     # One image per batch: images of a batch share their level and would not be independent.
     uniforms = uniform(random_words(0, "image", range(20_000))[:, 0])
     counts, weighted = np.zeros(50), np.zeros(50)
@@ -56,7 +65,7 @@ def test_the_marginal_of_t(probability: float | None) -> None:
         assert counts[list(schedule.level_changes)].sum() / 20_000 == pytest.approx(0.3, abs=0.015)
         np.testing.assert_allclose(weighted, 400, rtol=0.25)
         assert weighted.sum() == pytest.approx(20_000, rel=0.02)
-        plain = BatchRoutes(schedule, 0, probability, importance_weights=False)
+        plain = BatchRoutes(process_of(schedule), 0, probability, importance_weights=False)
         assert plain.route(0).weight == 1.0
 
 
@@ -64,7 +73,7 @@ def test_expected_loss_is_unchanged_by_the_transition_probability() -> None:
     """A fixed toy loss per timestep, averaged exactly over the distribution of t."""
     schedule = ResolutionSchedule.from_curve(pyramid(8, 3), 50)
     toy = np.linspace(1, 3, 50) ** 2
-    routes = BatchRoutes(schedule, 0, transition_probability=0.25)
+    routes = BatchRoutes(process_of(schedule), 0, transition_probability=0.25)
     changes = list(schedule.level_changes)
     others = [t for t in range(50) if t not in changes]
     weight = {route.change is not None: route.weight for route in (routes.route(batch) for batch in range(200))}

@@ -4,7 +4,7 @@ Every image has a row in `journal.npy`: the SHA-256 of its pixels, the index in 
 and what decoding changed. A row is written after its image, and an image counts as done only when its pixels still have
 that hash, so that nothing half-written survives. The manifest comes last.
 
-N images of S x S pixels.
+N images of H x W pixels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ...commands.errors import UsageError
 from ...commands.files import PART, flush_to_disk, whole_file
 from ...commands.lock import LOCK_NAME
 from ...sampling.pictures import image_grid
-from ..conversions import count_flags
+from ..conversions import Conversion, count_flags, name_of
 from ..dataset import PixelDataset
 from ..transforms import pixels_to_tensor
 from .manifest import (
@@ -71,7 +71,7 @@ class CopyJob:
     def __init__(self, dataset: PixelDataset, out: Path, settings: CopySettings) -> None:
         self.dataset = dataset
         self.out = out
-        self.store = PixelStore(out, settings.count, settings.size, writable=True)
+        self.store = PixelStore(out, settings.count, dataset.size, settings.channels, writable=True)
 
     @cached_property
     def journal(self) -> np.ndarray:
@@ -213,6 +213,9 @@ def _finish(job: CopyJob, settings: CopySettings) -> Manifest:
         digest.update(labels.tobytes())
         _save_array(job.out / LABELS, labels)
     _save_preview(job)
+    conversions = count_flags(job.journal["conversions"])
+    if settings.channels == 3:
+        del conversions[name_of(Conversion.GREYED)]  # which cannot have happened
     replaced = np.flatnonzero(sources != np.arange(len(sources)))
     manifest = Manifest(
         **asdict(settings),
@@ -220,7 +223,7 @@ def _finish(job: CopyJob, settings: CopySettings) -> Manifest:
         labels=None if dataset.labels is None else LABELS,
         bad_images=[dataset.image_name(int(index)) for index in replaced],
         pillow=PIL.__version__,
-        conversions=count_flags(job.journal["conversions"]),
+        conversions=conversions,
         class_names=dataset.class_names,
     )
     for file in job.out.iterdir():

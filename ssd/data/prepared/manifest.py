@@ -11,6 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from ...commands.errors import UsageError
 from ...commands.files import write_json
+from ..sizes import check_channels, parse_size
 
 SETTINGS = "settings.json"
 MANIFEST = "manifest.json"
@@ -22,6 +23,9 @@ VERSION = 2
 EARLIER_VERSION = "was made before EXIF orientation, transparency and grey of more than 8 bits were respected"
 """What to say of a copy of version 1."""
 
+MAY_LACK = {"class_names", "channels"}
+"""Entries that copies of an earlier version, and colour copies, do without."""
+
 T = TypeVar("T", bound="CopySettings")
 
 
@@ -31,8 +35,9 @@ class CopySettings:
 
     Parameters
     ----------
-    spec, preset, filter, background, split, size, count, num_classes
-        Provenance of the original; a copy of version 1 has the background None.
+    spec, preset, filter, background, split, size, count, num_classes, channels
+        Provenance of the original; a copy of version 1 has the background None, and `channels` is written of grey
+        copies alone.
     source_hash : str
         Content hash of the original.
     skip_bad_images : bool
@@ -47,13 +52,14 @@ class CopySettings:
     filter: str
     background: str | None
     split: str
-    size: int
+    size: int | list[int]
     count: int
     num_classes: int | None
     source_hash: str
     skip_bad_images: bool
     format: str = FORMAT
     version: int = VERSION
+    channels: int = 3
 
 
 @dataclass
@@ -71,7 +77,8 @@ class Manifest(CopySettings):
     pillow : str
         Version of Pillow that decoded and resized.
     conversions : dict
-        How many images were "turned", "composited" and "scaled"; empty in a copy of version 1.
+        How many images were "turned", "composited" and "scaled", and of a grey copy "greyed"; empty in a copy of
+        version 1.
     class_names : list of str, optional
         Names of the classes, where there are labels; earlier copies lack them.
     """
@@ -86,7 +93,8 @@ class Manifest(CopySettings):
     def provenance(self) -> dict[str, Any]:
         """The provenance of the original, with the content hash of the copy."""
         keys = ("spec", "preset", "filter", "background", "split", "size", "count", "hash", "num_classes")
-        return {key: getattr(self, key) for key in keys if key != "background" or self.background is not None}
+        known = {key: getattr(self, key) for key in keys if key != "background" or self.background is not None}
+        return known | ({} if self.channels == 3 else {"channels": self.channels})
 
     def conversion_counts(self) -> dict[str, int]:
         """As `ImageData.conversion_counts` of the original after all of it was read."""
@@ -106,8 +114,8 @@ def read_record(path: Path, kind: type[T]) -> T:
         )
     if isinstance(content, dict) and content.get("version") == 1:
         content |= {"background": None} | ({"conversions": {}} if kind is Manifest else {})
-    expected = {entry.name for entry in fields(kind)} - {"class_names"}  # which copies of an earlier version lack
-    known = isinstance(content, dict) and set(content) - {"class_names"} == expected
+    expected = {entry.name for entry in fields(kind)} - MAY_LACK
+    known = isinstance(content, dict) and set(content) - MAY_LACK == expected
     if not known or content["version"] not in (1, VERSION):
         raise UsageError(f"{path} was not written by this version of ssd.data.prepare: prepare the copy again.")
     try:
@@ -124,8 +132,13 @@ def read_record(path: Path, kind: type[T]) -> T:
 
 def _wrong_field(record: CopySettings) -> str:
     """What no copy has, in words; empty for a sound record."""
-    if record.size < 1 or record.count < 1 or record.format != FORMAT:
-        return f"size {record.size}, count {record.count}, format {record.format}"
+    if record.count < 1 or record.format != FORMAT:
+        return f"count {record.count}, format {record.format}"
+    try:
+        parse_size(record.size)
+        check_channels(record.channels)
+    except UsageError as error:
+        return str(error).rstrip(".")
     if record.num_classes is not None and record.num_classes < 1:
         return f"num_classes {record.num_classes}"
     if isinstance(record, Manifest):
@@ -138,4 +151,7 @@ def _wrong_field(record: CopySettings) -> str:
 
 def write_record(path: Path, content: CopySettings) -> None:
     """Write one of the two files whole or not at all, and wait until the disk has it."""
-    write_json(path, asdict(content), sync=True)
+    entries = asdict(content)
+    if content.channels == 3:
+        del entries["channels"]  # colour copies are as they were before there were grey ones
+    write_json(path, entries, sync=True)

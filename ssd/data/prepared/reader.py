@@ -13,6 +13,7 @@ from ...commands.errors import UsageError
 from ..dataset import PixelDataset
 from ..labels import number_classes, number_labels
 from ..request import DataRequest
+from ..sizes import CHANNELS, parse_size, size_text
 from ..transforms import PRESETS
 from .manifest import EARLIER_VERSION, MANIFEST, SETTINGS, VERSION, Manifest, read_record
 from .store import PixelStore
@@ -29,7 +30,8 @@ class PreparedImages(PixelDataset):
     Raises
     ------
     UsageError
-        For a folder that is not a finished copy, and for a size, preset, split or background other than the copy's.
+        For a folder that is not a finished copy, and for a size, channels, preset, split or background other than the
+        copy's.
     """
 
     def __init__(self, request: DataRequest) -> None:
@@ -38,7 +40,7 @@ class PreparedImages(PixelDataset):
         check_request(request, self.manifest)
         if self.manifest.version != VERSION:
             logger.warning("%s %s: prepare it again if the originals have any.", self.folder, EARLIER_VERSION)
-        self.store = PixelStore(self.folder, self.manifest.count, self.manifest.size)
+        self.store = PixelStore(self.folder, self.manifest.count, request.size, self.manifest.channels)
         labels, classes = read_labels(self.folder, self.manifest), None
         names = self.manifest.class_names
         if labels is not None and names is not None:
@@ -94,8 +96,11 @@ def read_labels(folder: Path, manifest: Manifest) -> np.ndarray | None:
 def check_request(request: DataRequest, manifest: Manifest) -> None:
     """Refuse what the copy is not."""
     wrong = ""
-    if request.size != manifest.size:
-        wrong = f"images of {manifest.size} x {manifest.size}, but {request.size} x {request.size} are asked for"
+    size = parse_size(manifest.size)
+    if request.size != size:
+        wrong = f"images of {size_text(size)}, but {size_text(request.size)} are asked for"
+    elif request.channels != manifest.channels:
+        wrong = f"{CHANNELS[manifest.channels]} images, but {CHANNELS[request.channels]} ones are asked for"
     elif request.preset.name not in (manifest.preset, next(iter(PRESETS))):
         wrong = f"the preset {manifest.preset}, but {request.preset.name} is asked for"
     elif request.split not in (manifest.split, "train"):

@@ -1,6 +1,6 @@
 """Where a prepared copy keeps its pixels: one array that is mapped into memory.
 
-N images of S x S pixels.
+N images of H x W pixels and C channels.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ import numpy as np
 
 from ...commands.errors import UsageError
 from ...commands.files import whole_file
+from ...operators.sizes import Size
 
 
 class PixelStore:
-    """`images.npy`, (N, S, S, 3), uint8: nothing to decode. Every process opens it when it first needs it.
+    """`images.npy`, (N, H, W, C), uint8: nothing to decode. Every process opens it when it first needs it.
 
     Parameters
     ----------
     folder : pathlib.Path
     count : int
         N.
-    size : int
-        S.
+    size : (height, width)
+    channels : int
+        C, 3 or 1.
     writable : bool
         Whether `write` will be called.
     """
 
     FILE = "images.npy"
 
-    def __init__(self, folder: Path, count: int, size: int, writable: bool = False) -> None:
+    def __init__(self, folder: Path, count: int, size: Size, channels: int, writable: bool = False) -> None:
         self.path = folder / self.FILE
-        self.shape = (count, size, size, 3)
+        self.shape = (count, *size, channels)
         self.writable = writable
 
     def create(self) -> None:
@@ -56,11 +58,11 @@ class PixelStore:
         return f"{self.FILE}[{index}]"
 
     def read(self, index: int) -> np.ndarray:
-        """Pixels (S, S, 3), uint8."""
+        """Pixels (H, W, C), uint8."""
         return self._array[index]
 
     def write(self, index: int, pixels: np.ndarray) -> None:
-        """Keep pixels (S, S, 3), uint8; a process that is killed leaves other images as they are."""
+        """Keep pixels (H, W, C), uint8; a process that is killed leaves other images as they are."""
         self._array[index] = pixels
 
     @cached_property

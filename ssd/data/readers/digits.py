@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
 
 from ...commands.errors import UsageError
 from ..dataset import ImageDataset, Item
@@ -20,6 +19,8 @@ DIGIT_SIZE = 8
 
 def digit_pixels() -> tuple[np.ndarray, np.ndarray]:
     """The digits as they are: pixels (1797, 8, 8), float64 in [0, 1], and labels (1797,) in 0..9."""
+    from sklearn.datasets import load_digits  # a slow import, which other data do not need
+
     digits = load_digits()
     return digits.images / 16.0, digits.target
 
@@ -27,8 +28,8 @@ def digit_pixels() -> tuple[np.ndarray, np.ndarray]:
 class Digits(ImageDataset):
     """Handwritten digits enlarged to the size asked for by bicubic interpolation.
 
-    Items are dicts of `image` (3, size, size), float32 in [-1, 1], and `label`, 0..9. They have no crop, so that only
-    the default preset is allowed.
+    Items are dicts of `image` (C, H, W), float32 in [-1, 1], and `label`, 0..9. They have no crop, so that only the
+    default preset is allowed, and a size that is not square stretches them.
     """
 
     def __init__(self, request: DataRequest) -> None:
@@ -37,9 +38,9 @@ class Digits(ImageDataset):
         pixels, self.labels = digit_pixels()
         super().__init__(request, request.without_splits(), len(pixels), number_classes(range(10), request.spec))
         images = torch.from_numpy(pixels).float()[:, None] * 2 - 1
-        if request.size != DIGIT_SIZE:
-            images = F.interpolate(images, size=(request.size, request.size), mode="bicubic", antialias=True)
-        self.images = images.clamp(-1, 1).expand(-1, 3, -1, -1)
+        if request.size != (DIGIT_SIZE, DIGIT_SIZE):
+            images = F.interpolate(images, size=request.size, mode="bicubic", antialias=True)
+        self.images = images.clamp(-1, 1).expand(-1, request.channels, -1, -1)
 
     @property
     def provenance(self) -> dict[str, Any]:

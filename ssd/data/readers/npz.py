@@ -1,4 +1,4 @@
-"""`npz:PATH`: an array of 8-bit RGB pictures in a NumPy archive, or alone in a .npy file."""
+"""`npz:PATH`: an array of 8-bit pictures, RGB or grey, in a NumPy archive, or alone in a .npy file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from PIL import Image
 
 from ...commands.errors import UsageError
 from ..dataset import PixelDataset
+from ..decoding import with_channels
 from ..labels import number_labels
 from ..request import DataRequest
+from ..sizes import CHANNELS
 
 IMAGES = ("images", "arr_0")
 LABELS = ("labels", "arr_1")
@@ -20,10 +22,10 @@ LABELS = ("labels", "arr_1")
 
 
 class NpzImages(PixelDataset):
-    """Pictures from the array `images` (or `arr_0`), uint8, (N, H, W, 3), held in memory, or from a .npy file.
+    """Pictures from the array `images` (or `arr_0`), uint8, (N, H, W, 3) or (N, H, W, 1), or from a .npy file.
 
-    An archive may have `labels` (or `arr_1`), (N,), integers from 0. Classes without images are left out, the others
-    are numbered without gaps and keep their own numbers as names.
+    They are held in memory. An archive may have `labels` (or `arr_1`), (N,), integers from 0. Classes without images
+    are left out, the others are numbered without gaps and keep their own numbers as names.
     """
 
     def __init__(self, request: DataRequest) -> None:
@@ -34,8 +36,9 @@ class NpzImages(PixelDataset):
         super().__init__(request, len(self.images), request.without_splits(), labels, classes)
 
     def pixels(self, index: int) -> np.ndarray:
-        image = Image.fromarray(self.images[index])
-        return self.request.preset.apply(image, self.size, self.image_name(index))
+        stored = self.images[index]
+        picture = Image.fromarray(stored[..., 0] if stored.shape[-1] == 1 else stored)
+        return self.cropped(index, with_channels(picture, self.request.channels), self.image_name(index))
 
     def image_name(self, index: int) -> str:
         return f"{Path(self.request.path).name}[{index}]"
@@ -54,7 +57,7 @@ def read_archive(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     Returns
     -------
     np.ndarray, np.ndarray or None
-        Images, uint8, (N, H, W, 3), N at least 1; labels, integers, (N,), none below 0.
+        Images, uint8, (N, H, W, 3) or (N, H, W, 1), N at least 1; labels, integers, (N,), none below 0.
     """
     if not path.is_file():
         raise UsageError(f"The file {path} does not exist: give npz:PATH with an array 'images' in it.")
@@ -68,9 +71,10 @@ def read_archive(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise UsageError(f"{path} cannot be read as plain arrays ({error}).") from error
     name = next(name for name in IMAGES if name in arrays)
     images = arrays[name]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or len(images) == 0:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in CHANNELS or len(images) == 0:
         raise UsageError(
-            f"{name!r} in {path} must be uint8 of shape (N, H, W, 3) with N >= 1, got {images.dtype} {images.shape}."
+            f"{name!r} in {path} must be uint8 of shape (N, H, W, 3), or (N, H, W, 1) for grey, with N >= 1, "
+            f"got {images.dtype} {images.shape}."
         )
     label_name = next((name for name in LABELS if name in arrays), None)
     if label_name is not None:

@@ -14,18 +14,18 @@ SMALLEST_SIDE = 4
 
 
 def laplacian_pyramid(images: torch.Tensor) -> dict[int, torch.Tensor]:
-    """Bands of (B, C, H, W) by their side, fine to coarse; what is lost from a side to its half, and the last rest.
+    """Bands of (B, C, H, W) by their shorter side, fine to coarse; what is lost at every halving, and the last rest.
 
     The picture is blurred with the binomial filter (1, 4, 6, 4, 1) / 16 and every second pixel is kept (Burt and
-    Adelson, 1983), while the side is even and its half is at least 4 pixels. The bands, each enlarged and added to
+    Adelson, 1983), while both sides are even and their halves at least 4 pixels. The bands, each enlarged and added to
     the next finer one, give the picture back exactly.
     """
     bands = {}
     while images.shape[-1] % 2 == 0 and images.shape[-2] % 2 == 0 and min(images.shape[-2:]) >= 2 * SMALLEST_SIDE:
         half = _blur(images)[..., ::2, ::2]
-        bands[images.shape[-1]] = images - enlarge(half)
+        bands[min(images.shape[-2:])] = images - enlarge(half)
         images = half
-    bands[images.shape[-1]] = images
+    bands[min(images.shape[-2:])] = images
     return bands
 
 
@@ -42,14 +42,15 @@ def image_patches(pixels: np.ndarray, index: int) -> dict[int, np.ndarray]:
     Parameters
     ----------
     pixels : np.ndarray
-        (H, W, 3), uint8.
+        (H, W, C), uint8.
     index : int
         Number of the picture: the places of the patches depend on it alone.
 
     Returns
     -------
     dict
-        Side of the band -> (8, 3 p p), float32, p = 7 or the whole band if it is smaller; the picture in [-1, 1].
+        Shorter side of the band -> (8, C p q), float32, p and q 7 or the band's side if it is smaller; the picture in
+        [-1, 1].
     """
     image = torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
     generator = numpy_generator(0, "patches", index)

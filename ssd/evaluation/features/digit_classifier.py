@@ -22,7 +22,7 @@ def digit_recognition(images: Sequence[torch.Tensor]) -> dict[str, float | list[
     Parameters
     ----------
     images : sequence of torch.Tensor
-        Batches (B, 3, H, W), values in [-1, 1].
+        Batches (B, C, H, W), RGB or grey, values in [-1, 1]; H and W may differ, as `digits` are stretched.
 
     Returns
     -------

@@ -44,7 +44,7 @@ class Extractor:
     resize : {"clean", "legacy_pytorch", "none"}
         What `resize_picture` does for it.
     network : callable
-        (B, 3, H, W), float32 in [0, 255] -> (B, D).
+        (B, C, H, W), float32 in [0, 255] -> (B, D); C is 3 for all but `pixels`.
     weights_sha256 : str, optional
         SHA-256 of the weights file, if there is one.
     device : str
@@ -76,7 +76,12 @@ class Extractor:
 
     @torch.no_grad()
     def __call__(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Features (B, D), float32 on the CPU, of resized pictures (B, 3, H, W), float32 in [0, 255]."""
+        """Features (B, D), float32 on the CPU, of resized pictures (B, 3, H, W), float32 in [0, 255].
+
+        Grey ones, (B, 1, H, W), go to `pixels` as they are, and to networks with their channel repeated.
+        """
+        if self.name != "pixels" and pictures.shape[1] == 1:
+            pictures = pictures.expand(-1, 3, -1, -1)
         device = torch.device(self.device)
         tf32 = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with tf32, torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):

@@ -16,16 +16,20 @@ def resize_picture(pixels: np.ndarray, resize: str) -> torch.Tensor:
     Parameters
     ----------
     pixels : np.ndarray
-        (H, W, 3), uint8.
+        (H, W, 3), or (H, W, 1) for grey, uint8.
     resize : {"clean", "legacy_pytorch", "none"}
-        clean-fid's resizer to 299 x 299 (PIL bicubic in float; torch bilinear without antialias), or none.
+        clean-fid's resizer to 299 x 299 (PIL bicubic in float; torch bilinear without antialias), which makes RGB of
+        grey, or none.
 
     Returns
     -------
     torch.Tensor
-        (3, H', W'), float32 in [0, 255].
+        (3, H', W'), float32 in [0, 255]; not resized, with the channels that there are.
     """
-    resized = pixels.astype(np.float32) if resize == "none" else _resizer(resize)(pixels)
+    if resize == "none":
+        resized = pixels.astype(np.float32)
+    else:
+        resized = _resizer(resize)(pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels)
     return torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
 
 

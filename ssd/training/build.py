@@ -1,0 +1,146 @@
+"""From settings to the process and the network that they describe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
+
+from ..commands.errors import UsageError
+from ..publishing.saving import load_unet
+from ..schedulers.base import ProcessScheduler
+from ..scheduling_blurring import BlurringScheduler
+from ..scheduling_corrective_noise import CorrectiveNoiseScheduler
+from ..scheduling_ssd import SSDScheduler
+from .config import TrainConfig, explicit_resolutions
+from .networks import resized_unet_of
+
+BASE_CHANNELS = 128
+CHANNEL_MULTIPLIERS: dict[int, tuple[float, ...]] = {
+    32: (1, 2, 4),
+    64: (1, 2, 3, 4),
+    128: (1, 1, 2, 3, 4),
+    256: (1, 1, 2, 2, 4, 4),
+    512: (0.5, 1, 1, 2, 2, 4, 4),
+    1024: (0.5, 0.5, 1, 1, 2, 2, 4, 4),
+}
+"""Widths of the stages in units of `BASE_CHANNELS`, fine to coarse, by full resolution (the paper's table)."""
+
+
+def stage_widths(config: TrainConfig) -> tuple[int, ...]:
+    """Widths of the network's stages, fine to coarse: as configured, or the paper's for the next smaller resolution."""
+    if config.block_out_channels is not None:
+        return tuple(config.block_out_channels)
+    known = [side for side in CHANNEL_MULTIPLIERS if side <= max(config.size)]
+    if not known:
+        raise UsageError(
+            f"There are no default widths for --res {config.res}, only from {min(CHANNEL_MULTIPLIERS)} pixels on: give "
+            "--block_out_channels, for example '[64, 128, 128]'."
+        )
+    return tuple(int(BASE_CHANNELS * multiplier) for multiplier in CHANNEL_MULTIPLIERS[max(known)])
+
+
+def build_scheduler(config: TrainConfig) -> ProcessScheduler:
+    """The diffusion process that `config` describes."""
+    check_combinations(config)
+    size = config.size[0] if config.size[0] == config.size[1] else config.size
+    prediction_type = str(config.prediction_type)
+    if config.process == "blurring":
+        return BlurringScheduler(
+            sample_size=size, blur_sigma_max=float(config.blur_sigma_max or 0), prediction_type=prediction_type
+        )
+    sizes = explicit_resolutions(config)
+    if sizes is None:
+        _check_levels(config)
+    levels = {
+        "sample_size": size,
+        "num_levels": config.levels,
+        "resolution_schedule": config.resolution_schedule,
+        "resolution_gamma": config.resolution_gamma,
+        "downsample_kernel": config.downsample_kernel,
+        "prediction_type": prediction_type,
+    }
+    if config.process == "corrective_noise":
+        return CorrectiveNoiseScheduler(**levels)
+    return SSDScheduler(
+        **levels, blur_sigma_max=config.blur_sigma_max, resolutions=sizes, variance_type=config.variance_type
+    )
+
+
+def build_unet(config: TrainConfig, class_names: Sequence[str] | None = None) -> FlexiUNet2DModel | ResizedUNet2DModel:
+    """The network that `config` describes, with new weights; the last of its class embeddings is "no class"."""
+    size = config.size[0] if config.size[0] == config.size[1] else config.size
+    layers = config.layers_per_block
+    num_class_embeds = len(class_names) + 1 if class_names else None
+    if config.network == "resized_unet":
+        if not isinstance(layers, int):
+            raise UsageError(f"--network resized_unet has one --layers_per_block for all stages, got {layers}.")
+        return resized_unet_of(
+            size,
+            stage_widths(config),
+            channels=config.channels,
+            layers_per_block=layers,
+            attention_resolutions=config.attention_resolutions,
+            num_attention_heads=config.num_attention_heads,
+            norm_num_groups=config.norm_num_groups,
+            dropout=config.dropout,
+            num_class_embeds=num_class_embeds,
+        )
+    return FlexiUNet2DModel(
+        sample_size=size,
+        in_channels=config.channels,
+        out_channels=config.channels,
+        block_out_channels=stage_widths(config),
+        layers_per_block=layers if isinstance(layers, int) else tuple(layers),
+        attention_resolutions=tuple(config.attention_resolutions),
+        num_attention_heads=config.num_attention_heads,
+        norm_num_groups=config.norm_num_groups,
+        dropout=config.dropout,
+        decoder_exit=config.decoder_exit,
+        num_class_embeds=num_class_embeds,
+        id2label=dict(enumerate(class_names)) if class_names else None,
+        time_embed_channels=BASE_CHANNELS if config.block_out_channels is None else None,
+    )
+
+
+def check_combinations(config: TrainConfig) -> None:
+    """Raise a `UsageError` for settings that do not go together; the process checks what is its own."""
+    if config.process == "blurring" and config.levels != 1:
+        raise UsageError(
+            f"--process blurring has one resolution, got {config.levels} levels: use --levels 1, or --process "
+            "scale_space with --blur_sigma_max for blur and several resolutions."
+        )
+    if config.process == "corrective_noise" and explicit_resolutions(config):
+        raise UsageError("--process corrective_noise halves images from level to level: use --levels, not sizes.")
+    if config.process == "corrective_noise" and config.blur_sigma_max:
+        raise UsageError("--process corrective_noise has no blur: leave --blur_sigma_max out.")
+    if config.process != "scale_space" and config.variance_type != "fixed_small":
+        raise UsageError(f"--variance_type {config.variance_type} is for --process scale_space with one level.")
+
+
+def load_weights(unet: FlexiUNet2DModel, model: str) -> None:
+    """Start `unet` from the weights of a saved pipeline with the same architecture."""
+    weights = load_unet(model).state_dict()
+    own = unet.state_dict()
+    wrong = [key for key, value in own.items() if key not in weights or weights[key].shape != value.shape]
+    wrong += [key for key in weights if key not in own]
+    if wrong:
+        raise UsageError(
+            f"--init_from {model} has another architecture: {len(wrong)} tensors differ, such as {sorted(wrong)[0]}. "
+            "Use its widths and layers."
+        )
+    unet.load_state_dict(weights)
+
+
+def _check_levels(config: TrainConfig) -> None:
+    """Raise a `UsageError` for more levels than the image can be halved or Flexi-UNet has stages."""
+    height, width = config.size
+    levels, stages = int(config.levels or 1), len(stage_widths(config))
+    halvings = (math.gcd(height, width) & -math.gcd(height, width)).bit_length() - 1
+    most = halvings + 1 if config.network == "resized_unet" else min(stages, halvings + 1)
+    if levels > most:
+        raise UsageError(
+            f"--levels {levels} is too many: at {height} x {width} pixels with a network of {stages} stages the "
+            f"largest number of levels is {most}. Images may shrink by any step with --min_size and --size_step."
+        )
