@@ -17,14 +17,18 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
+from .class_names import NamedClasses, checked_names
 from .loading import aligned
-from .resizing import resize
+from .resizing import asked_sizes, resize
 from .routing import DECODER_EXITS, Route, Size, plan_route, stage_sizes
 from .stages import NORM_EPS, BlockSettings, DecoderStage, EncoderStage, MiddleStage, zero_init
 
 
-class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
+class FlexiUNet2DModel(NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
     """A guided-diffusion U-Net with a 1x1 entry and exit adapter for every resolution below the full one.
+
+    It takes images of any size up to the full one. A size between two stages enters, or leaves, at the finer one,
+    resized (bilinear); one below all stages at the coarsest.
 
     Parameters
     ----------
@@ -88,7 +92,7 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         if id2label is not None:
-            self.register_to_config(id2label=_checked_names(id2label, num_class_embeds))
+            self.register_to_config(id2label=checked_names(id2label, num_class_embeds))
         widths = list(block_out_channels)
         if not widths or min(widths) < 1:
             raise ValueError(f"block_out_channels must be positive widths, fine to coarse, got {widths}.")
@@ -126,17 +130,22 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         """Load a saved network (see diffusers' `ModelMixin`), with its weights where arithmetic is reproducible."""
         return aligned(super().from_pretrained(*args, **kwargs))
 
-    @property
-    def class_names(self) -> list[str] | None:
-        """The names of the classes in the order of their labels, without "no class"; None where they are not known."""
-        names = self.config.id2label
-        return None if names is None else [names[label] for label in sorted(names)]
-
     def route(self, input_size: Size, output_size: Size | None = None) -> Route:
         """The part of the network that a pair of sizes uses; `output_size` defaults to the input's."""
         return plan_route(
             input_size, output_size or input_size, self.stage_sizes, self._layers, self.config.decoder_exit
         )
+
+    def working_sizes(self, input_size: Size, output_size: Size | None = None) -> tuple[Size, Size]:
+        """The sizes of the stages to which an input, and from which its prediction, is resized.
+
+        Raises
+        ------
+        ValueError
+            For a size above the full resolution, or an output smaller than the input.
+        """
+        route = self.route(input_size, output_size)
+        return route.input_size, route.output_size
 
     def forward(
         self,
@@ -152,15 +161,15 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         Parameters
         ----------
         sample : torch.Tensor
-            x_t, shape (B, C, H, W), up to the full resolution. A size between two stages is resized to the finer one.
+            x_t, shape (B, C, H, W), up to the full resolution.
         timestep : int, float or tensor of shape (), (1,) or (B,)
         class_labels : torch.Tensor, optional
             Shape (B,), integers; needed exactly when the model has class embeddings.
         return_dict : bool
             Whether to return a `UNet2DOutput` rather than a tuple.
         output_size : int or (height, width), optional
-            No smaller than the input; default the input's size. By name only: what stands before it has the order of
-            diffusers' `UNet2DModel`.
+            Up to the full resolution, and no smaller than the input; default the input's size. By name only: what
+            stands before it has the order of diffusers' `UNet2DModel`.
 
         Raises
         ------
@@ -173,14 +182,11 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         UNet2DOutput or tuple
             `.sample` of shape (B, C, H', W').
         """
-        if output_size is not None:
-            output_size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
-        route = self.route((sample.shape[-2], sample.shape[-1]), output_size)  # type: ignore[arg-type]
+        input_size, output_size = asked_sizes(sample, output_size)
+        route = self.route(input_size, output_size)
         temb = self._embed(timestep, class_labels, sample.device)
 
-        if route.upsample_to is not None:
-            sample = resize(sample, route.upsample_to)
-        x = self.conv_in(sample)
+        x = self.conv_in(resize(sample, route.input_size))
         x = _adapt(self.entry_adapters, self._entry_widths[route.entry_stage], x)
 
         features = {}
@@ -192,9 +198,7 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
             x = self.up_blocks[-1 - step.stage](x, temb, skips, step.num_blocks, step.upsample)
 
         x = _adapt(self.exit_adapters, x.shape[1], x)
-        x = self.conv_out(self.conv_act(self.conv_norm_out(x)))
-        if route.downsample_to is not None:
-            x = resize(x, route.downsample_to)
+        x = resize(self.conv_out(self.conv_act(self.conv_norm_out(x))), output_size)
         return UNet2DOutput(sample=x) if return_dict else (x,)
 
     def _embed(
@@ -210,25 +214,6 @@ class FlexiUNet2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         if self.class_embedding is not None:
             temb = temb + self.class_embedding(class_labels)
         return temb
-
-
-def _checked_names(id2label: dict[Any, str], num_class_embeds: int | None) -> dict[int, str]:
-    """The names by integer labels, ascending; a ValueError unless every class but "no class" has one."""
-    if not num_class_embeds:
-        raise ValueError("id2label names classes, but this network has none: give num_class_embeds, too.")
-    expected = list(range(max(1, num_class_embeds - 1)))
-    try:
-        names = {int(label): name for label, name in id2label.items()}
-    except (AttributeError, TypeError, ValueError):
-        raise ValueError(f"id2label must be a mapping of integers to names, got {id2label!r}.") from None
-    if sorted(names) != expected or len(names) != len(id2label):
-        raise ValueError(
-            f"id2label must name the classes 0..{expected[-1]} of num_class_embeds={num_class_embeds}, of which the "
-            f'last means "no class"; got {len(id2label)} names, for {list(id2label)[:5]}.'
-        )
-    if not all(isinstance(name, str) for name in names.values()):
-        raise ValueError("The names in id2label must be texts.")
-    return dict(sorted(names.items()))
 
 
 def _encoder(

@@ -1,10 +1,12 @@
-"""The "full U-Net" of arXiv:2603.08709, table 4: any U-Net of diffusers serves every resolution by resizing in and out.
+"""The full U-Net of Scale Space Diffusion: a plain U-Net that serves every resolution at its own (arXiv:2603.08709,
+table 4).
 
-Shape letters: B batch, C image channels; H W the input's size, H' W' the output's size.
+Shape letters: B batch, C image channels, H W the input's size, H' W' the output's size.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,38 +16,62 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 
+from .class_names import NamedClasses, checked_names
 from .loading import aligned
-from .resizing import resize
-from .routing import Size
+from .resizing import asked_sizes, resize
+from .routing import Size, stage_sizes
 
 
-class ResizedUNet2DModel(UNet2DModel):
-    """A `UNet2DModel` of diffusers, with its configuration and its weights, for images of every size.
+class ResizedUNet2DModel(NamedClasses, UNet2DModel):
+    """diffusers' `UNet2DModel` for images of every size: x_t is resized to `sample_size`, and the prediction back.
 
-    The whole network runs at its own `sample_size` for every resolution, so coarse levels cost as much as the finest:
-    it is the baseline that Flexi-UNet is compared with, and the simplest way to try scale space diffusion with a U-Net
-    that you have.
+    Configuration and weights are those of `UNet2DModel`: `ResizedUNet2DModel.from_pretrained` loads what was saved from
+    one. For images of `sample_size` both compute the same, bit for bit. Resizing is bilinear, with antialiasing where a
+    side shrinks. The whole network runs at every resolution, so coarse ones cost as much as the finest: it is what
+    Flexi-UNet is compared with, and the simplest way to scale space diffusion with a U-Net that you have.
+
+    Parameters
+    ----------
+    sample_size : int or (height, width)
+        The full resolution in pixels, at which the network works; each side divisible by 2^(number of stages - 1).
+    id2label : dict of int to str, optional
+        The names of the classes, one for every class embedding but the last, "no class".
+    **settings
+        Those of `UNet2DModel`.
+
+    Raises
+    ------
+    ValueError
+        Without a sample_size, or when the network cannot halve it often enough.
 
     Examples
     --------
     >>> unet = ResizedUNet2DModel(
-    ...     sample_size=16,
+    ...     16,
     ...     block_out_channels=(32, 32),
-    ...     down_block_types=("DownBlock2D",) * 2,
-    ...     up_block_types=("UpBlock2D",) * 2,
+    ...     down_block_types=("DownBlock2D", "DownBlock2D"),
+    ...     up_block_types=("UpBlock2D", "UpBlock2D"),
     ... )
-    >>> unet(torch.zeros(2, 3, 5, 5), timestep=500, output_size=(7, 7)).sample.shape
-    torch.Size([2, 3, 7, 7])
+    >>> unet(torch.zeros(2, 3, 9, 9), timestep=500, output_size=10).sample.shape
+    torch.Size([2, 3, 10, 10])
     """
+
+    def __init__(self, *arguments: Any, id2label: dict[int, str] | None = None, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        config = self.config
+        if config.sample_size is None:
+            raise ValueError("A ResizedUNet2DModel works at one size: give sample_size, such as sample_size=64.")
+        self.stage_sizes = stage_sizes(config.sample_size, len(config.block_out_channels))
+        self.register_to_config(id2label=None if id2label is None else checked_names(id2label, config.num_class_embeds))
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """Load a saved network, also one that was saved as a `UNet2DModel`; see `FlexiUNet2DModel.from_pretrained`."""
         return aligned(super().from_pretrained(*args, **kwargs))
 
-    def own_size(self, asked: Size) -> Size:
-        """The size at which the network runs: its `sample_size`, or what is asked where it has none."""
-        return asked if self.config.sample_size is None else _pair(self.config.sample_size)
+    def working_sizes(self, input_size: Size, output_size: Size | None = None) -> tuple[Size, Size]:
+        """The sizes to which an input, and from which its prediction, is resized: always the full resolution."""
+        return self.stage_sizes[0], self.stage_sizes[0]
 
     def forward(
         self,
@@ -56,34 +82,39 @@ class ResizedUNet2DModel(UNet2DModel):
         *,
         output_size: int | Sequence[int] | None = None,
     ) -> UNet2DOutput | tuple[torch.Tensor]:
-        """As `UNet2DModel`, between any two sizes.
+        """Predict the clean image at the next resolution.
 
         Parameters
         ----------
         sample : torch.Tensor
-            x_t, shape (B, C, H, W).
+            x_t, shape (B, C, H, W), of any size.
         timestep : int, float or tensor of shape (), (1,) or (B,)
         class_labels : torch.Tensor, optional
             Shape (B,), integers; needed exactly when the model has class embeddings.
         return_dict : bool
             Whether to return a `UNet2DOutput` rather than a tuple.
         output_size : int or (height, width), optional
-            Default the input's size.
+            Default: the input's size. By name only: what stands before it has the order of `UNet2DModel`.
 
         Returns
         -------
         UNet2DOutput or tuple
             `.sample` of shape (B, C, H', W').
         """
-        asked: Size = _pair(output_size) if output_size is not None else (sample.shape[-2], sample.shape[-1])
-        own = self.own_size(asked)
-        if tuple(sample.shape[-2:]) != own:
-            sample = resize(sample, own)
-        x = super().forward(sample, timestep, class_labels, return_dict=False)[0]
-        if own != asked:
-            x = resize(x, asked)
-        return UNet2DOutput(sample=x) if return_dict else (x,)
+        _, output_size = asked_sizes(sample, output_size)
+        prediction = super().forward(
+            resize(sample, self.stage_sizes[0]), timestep, class_labels=class_labels, return_dict=False
+        )[0]
+        prediction = resize(prediction, output_size)
+        return UNet2DOutput(sample=prediction) if return_dict else (prediction,)
 
 
-def _pair(size: int | Sequence[int]) -> Size:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+def _signature_with_names() -> inspect.Signature:
+    """The parameters of `UNet2DModel`, then id2label: from it diffusers knows the settings of a saved network."""
+    theirs = inspect.signature(UNet2DModel.__init__)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    ours = inspect.Parameter("id2label", kind, default=None, annotation=dict[int, str] | None)
+    return theirs.replace(parameters=[*theirs.parameters.values(), ours])
+
+
+ResizedUNet2DModel.__init__.__signature__ = _signature_with_names()  # type: ignore[attr-defined]

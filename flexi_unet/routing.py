@@ -5,8 +5,9 @@ Pure Python, so that every pair of sizes can be read and tested without a networ
 decoder climbs from there to the output's stage. The rules are those of arXiv:2603.08709, figure 4, and of
 its published networks.
 
-A size need not be that of a stage (ours, for images that shrink by any step): it belongs to the coarsest stage that is
-as large, or to the coarsest of all, and is resized on the way in and on the way out.
+A size need not be that of a stage (ours, for images that shrink by any step). It belongs to the coarsest stage that is
+at least as large in both directions: between two stages to the finer one, below all stages to the coarsest. The input
+is enlarged to its stage, and the prediction shrunk from its own.
 """
 
 from __future__ import annotations
@@ -50,18 +51,18 @@ class Route:
 
     Attributes
     ----------
-    upsample_to : (height, width) or None
-        The input is first upsampled (bilinear) to this size.
-    downsample_to : (height, width) or None
-        The output is downsampled (bilinear, antialiased) to this size at last.
+    input_size : (height, width)
+        The size of the entry stage, to which an input of another size is resized.
+    output_size : (height, width)
+        The size of the exit stage, from which the prediction is resized where another size was asked for.
     encoder : tuple of int
         Encoder stages in the order in which they run: entry stage, .., coarsest.
     decoder : tuple of DecoderStep
         The decoder's part, in the order in which they run: coarsest, .., exit stage.
     """
 
-    upsample_to: Size | None
-    downsample_to: Size | None
+    input_size: Size
+    output_size: Size
     encoder: tuple[int, ...]
     decoder: tuple[DecoderStep, ...]
 
@@ -93,6 +94,51 @@ def stage_sizes(sample_size: int | Sequence[int], num_stages: int) -> list[Size]
     return [(height >> stage, width >> stage) for stage in range(num_stages)]
 
 
+def find_stages(input_size: Size, output_size: Size, sizes: Sequence[Size]) -> tuple[int, int]:
+    """The stages at which an input enters and its prediction leaves.
+
+    Parameters
+    ----------
+    input_size, output_size : (height, width)
+        Up to the full resolution, of any aspect ratio; the output is no smaller than the input.
+    sizes : sequence of (height, width)
+        Sizes of the stages, fine to coarse, as from `stage_sizes`.
+
+    Raises
+    ------
+    ValueError
+        For a size above the full resolution, or an output smaller than the input.
+
+    Examples
+    --------
+    >>> sizes = stage_sizes(64, 4)
+    >>> find_stages((16, 16), (16, 16), sizes)
+    (2, 2)
+    >>> find_stages((15, 15), (17, 17), sizes)  # enlarged to 16 pixels, shrunk from 32
+    (2, 1)
+    >>> find_stages((2, 2), (3, 3), sizes)  # both at 8 pixels, the coarsest stage
+    (3, 3)
+    """
+    entry, exit_ = _stage_of("input", input_size, sizes), _stage_of("output", output_size, sizes)
+    if output_size[0] < input_size[0] or output_size[1] < input_size[1]:
+        raise ValueError(
+            f"The output cannot be smaller than the input: got {input_size[0]} x {input_size[1]} -> "
+            f"{output_size[0]} x {output_size[1]}."
+        )
+    # Towards the full resolution the whole network runs, on the upsampled input.
+    return (entry if exit_ > 0 else 0), exit_
+
+
+def _stage_of(name: str, size: Size, sizes: Sequence[Size]) -> int:
+    """The coarsest stage that is at least as large as `size`."""
+    fitting = [stage for stage, (height, width) in enumerate(sizes) if height >= size[0] and width >= size[1]]
+    if not fitting or min(size) < 1:
+        raise ValueError(
+            f"The {name} is {size[0]} x {size[1]} pixels; this network works up to {sizes[0][0]} x {sizes[0][1]}."
+        )
+    return fitting[-1]
+
+
 def plan_route(
     input_size: Size,
     output_size: Size,
@@ -105,7 +151,7 @@ def plan_route(
     Parameters
     ----------
     input_size, output_size : (height, width)
-        Up to the full resolution; the output is no smaller than the input.
+        As in `find_stages`.
     sizes : sequence of (height, width)
         Sizes of the stages, fine to coarse, as from `stage_sizes`.
     layers_per_block : sequence of int
@@ -119,16 +165,7 @@ def plan_route(
     ValueError
         For a size above the full resolution, or an output smaller than the input.
     """
-    sizes = [(height, width) for height, width in sizes]
-    entry, exit_ = _stage_of("input", input_size, sizes), _stage_of("output", output_size, sizes)
-    if output_size[0] < input_size[0] or output_size[1] < input_size[1]:
-        raise ValueError(
-            f"The output cannot be smaller than the input: got {input_size[0]} x {input_size[1]} -> "
-            f"{output_size[0]} x {output_size[1]}."
-        )
-    if exit_ == 0:
-        entry = 0  # towards the full resolution the whole network runs, on the upsampled input
-
+    entry, exit_ = find_stages(input_size, output_size, sizes)
     decoder = []
     for stage in range(len(sizes) - 1, exit_ - 1, -1):
         num_layers = layers_per_block[stage]
@@ -143,19 +180,4 @@ def plan_route(
         else:  # as published, the last block of the entry stage gets zeros although the entry feature fits
             num_skips = num_layers
         decoder.append(DecoderStep(stage, num_blocks, num_skips, upsample=not leaves_here))
-    return Route(
-        None if tuple(input_size) == sizes[entry] else sizes[entry],
-        None if tuple(output_size) == sizes[exit_] else (output_size[0], output_size[1]),
-        tuple(range(entry, len(sizes))),
-        tuple(decoder),
-    )
-
-
-def _stage_of(name: str, size: Size, sizes: Sequence[Size]) -> int:
-    """The coarsest stage that is as large as `size`."""
-    fitting = [stage for stage, (height, width) in enumerate(sizes) if height >= size[0] and width >= size[1]]
-    if not fitting or min(size) < 1:
-        raise ValueError(
-            f"The {name} is {size[0]} x {size[1]} pixels; this network works up to {sizes[0][0]} x {sizes[0][1]}."
-        )
-    return fitting[-1]
+    return Route(sizes[entry], sizes[exit_], tuple(range(entry, len(sizes))), tuple(decoder))

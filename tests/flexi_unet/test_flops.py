@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from flexi_unet import FlexiUNet2DModel
+from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
 from flexi_unet.flops import count_gflops
+from ssd.training.networks import resized_unet_of
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "flops.py"
 
@@ -104,3 +106,54 @@ def test_arguments_by_position_count_too() -> None:
     by_position = FlexiUNet2DModel(16, block_out_channels=(32, 32))
     by_name = FlexiUNet2DModel(sample_size=16, block_out_channels=(32, 32))
     assert count_gflops(by_position, (8, 8), (8, 8)) == count_gflops(by_name, (8, 8), (8, 8))
+
+
+def plain_settings(**changes) -> dict:
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    return {"block_out_channels": (32, 32), **blocks} | changes
+
+
+def test_the_full_unet_costs_the_same_at_every_size() -> None:
+    unet = ResizedUNet2DModel(16, **plain_settings(num_class_embeds=3, id2label={0: "a", 1: "b"}))
+    full = count_gflops(unet, (16, 16), (16, 16))
+    assert full > 0
+    assert {count_gflops(unet, (size, size), (size + 1, size + 1)) for size in range(1, 16)} == {full}
+    one_stage = ResizedUNet2DModel(16, **plain_settings(in_channels=1, out_channels=1))
+    assert 0 < count_gflops(one_stage, (16, 16), (16, 16)) < full
+
+
+def test_the_full_unet_is_the_plain_one_of_the_paper() -> None:
+    with torch.device("meta"):
+        full, flexi = resized_unet_of(64, (128, 256, 384, 512)), FlexiUNet2DModel(64, decoder_exit="full")
+    cost = count_gflops(full, (64, 64), (64, 64))
+    assert cost == pytest.approx(60.05, rel=0.01)  # arXiv:2603.08709, table 2
+    assert cost == pytest.approx(count_gflops(flexi, (64, 64), (64, 64)), rel=1e-6)
+    assert count_gflops(flexi, (31, 31), (32, 32)) < 0.7 * cost
+
+
+def test_a_size_between_two_stages_costs_what_the_finer_one_does() -> None:
+    unet = FlexiUNet2DModel(32, block_out_channels=(32, 32, 32))
+    for size in range(1, 32):
+        stage = next(side for side in (8, 16, 32) if side >= size)
+        assert count_gflops(unet, (size, size), (size, size)) == count_gflops(unet, (stage,) * 2, (stage,) * 2)
+    with pytest.raises(ValueError, match="33 x 33 pixels; this network works up to 32 x 32"):
+        count_gflops(unet, (33, 33), (33, 33))
+
+
+def test_the_network_without_memory_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    unet, built = FlexiUNet2DModel(24, block_out_channels=(32, 32, 32)), []
+    plain = FlexiUNet2DModel.__init__
+
+    def counted(*args, **named) -> None:
+        built.append(1)
+        plain(*args, **named)
+
+    monkeypatch.setattr(FlexiUNet2DModel, "__init__", counted)
+    for size in range(1, 24):
+        count_gflops(unet, (size, size), (size + 1, size + 1))
+    assert len(built) == 1
+
+
+def test_every_setting_counts() -> None:
+    early, full = (FlexiUNet2DModel(16, block_out_channels=(32, 32), decoder_exit=name) for name in ("early", "full"))
+    assert count_gflops(early, (16, 16), (16, 16)) < count_gflops(full, (16, 16), (16, 16))

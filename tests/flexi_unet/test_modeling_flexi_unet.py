@@ -1,6 +1,7 @@
 """Flexi-UNet as a module: shapes, adapters, unused parts, saving, precision."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -68,6 +69,29 @@ def test_towards_full_size_the_input_is_upsampled() -> None:
     unet, x = small_unet(), torch.randn(1, 3, 8, 8)
     upsampled = torch.nn.functional.interpolate(x, size=(16, 16), mode="bilinear", align_corners=False)
     torch.testing.assert_close(unet(x, 5, output_size=16).sample, unet(upsampled, 5).sample)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("size", "output", "entry", "exit_"), [(15, 16, 16, 16), (9, 10, 16, 16), (7, 8, 8, 8),
+                                                                (3, 4, 4, 4), (2, 3, 4, 4), (4, 6, 4, 8)])  # fmt: skip
+def test_sizes_between_stages_are_resized(size: int, output: int, entry: int, exit_: int, dtype: torch.dtype) -> None:
+    unet, x = small_unet().to(dtype), torch.randn(2, 3, size, size).to(dtype)
+    with plain_attention():
+        found = unet(x, 5, output_size=output).sample
+        enlarged = torch.nn.functional.interpolate(x, size=(entry, entry), mode="bilinear") if entry != size else x
+        at_stages = unet(enlarged, 5, output_size=exit_).sample
+    expected = at_stages.float()
+    if exit_ != output:
+        expected = torch.nn.functional.interpolate(expected, size=(output, output), mode="bilinear", antialias=True)
+    assert torch.equal(found, expected.to(dtype))
+    assert unet.working_sizes((size, size), (output, output)) == ((entry, entry), (exit_, exit_))
+
+
+def test_gradual_downsizing_of_other_aspect_ratios() -> None:
+    unet = small_unet(sample_size=(24, 16))
+    sizes = [(side, round(side * 16 / 24)) for side in range(1, 25)]
+    for size, output_size in pairwise(sizes):
+        assert unet(torch.randn(1, 3, *size), 5, output_size=output_size).sample.shape == (1, 3, *output_size)
 
 
 def test_a_new_network_predicts_zero() -> None:
