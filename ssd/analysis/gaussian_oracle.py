@@ -146,7 +146,13 @@ def posterior_mean_matrix(process: ScaleSpaceProcess, data_covariance: torch.Ten
 
 
 def reverse_step_covariance(
-    process: ScaleSpaceProcess, data_covariance: torch.Tensor, state: torch.Tensor, s: int, t: int, eta: float
+    process: ScaleSpaceProcess,
+    data_covariance: torch.Tensor,
+    state: torch.Tensor,
+    s: int,
+    t: int,
+    eta: float,
+    covariance: str = "exact",
 ) -> torch.Tensor:
     """Covariance of x_s after one step of the sampler with the perfect network: A P A^T + Q. Ours.
 
@@ -163,6 +169,8 @@ def reverse_step_covariance(
         -1 <= s < t.
     eta : float
         In [0, 1].
+    covariance : {"exact", "isotropic"}
+        As in `ScaleSpaceProcess.posterior`.
 
     Returns
     -------
@@ -171,7 +179,7 @@ def reverse_step_covariance(
     """
     predictions = posterior_mean_matrix(process, data_covariance, s, t).view(-1, 1, *process.size(s))
     basis = torch.eye(len(state), dtype=torch.float64).view(-1, 1, *process.size(t))
-    posterior = process.posterior(predictions, basis, s=s, t=t, eta=eta)
+    posterior = process.posterior(predictions, basis, s=s, t=t, eta=eta, covariance=covariance)
     step = posterior.mean.flatten(1)  # A^T, (n_t, n_s)
     return step.T @ (state @ step) + posterior.covariance.to_dense()
 
@@ -182,6 +190,7 @@ def reverse_chain_covariance(
     timesteps: Sequence[int],
     eta: float,
     after_step: Callable[[], object] | None = None,
+    covariance: str = "exact",
 ) -> torch.Tensor:
     """Covariance of the images that the sampler makes with the perfect network, from x_t ~ N(0, I). Ours.
 
@@ -196,6 +205,8 @@ def reverse_chain_covariance(
         In [0, 1].
     after_step : callable, optional
         Called after every step, for progress bars.
+    covariance : {"exact", "isotropic"}
+        Of every step, as in `ScaleSpaceProcess.posterior`.
 
     Returns
     -------
@@ -218,7 +229,7 @@ def reverse_chain_covariance(
     height, width = process.size(timesteps[0])
     state = torch.eye(height * width, dtype=torch.float64)
     for t, s in zip(timesteps, [*timesteps[1:], -1]):
-        state = reverse_step_covariance(process, data_covariance, state, s, t, eta)
+        state = reverse_step_covariance(process, data_covariance, state, s, t, eta, covariance)
         if after_step is not None:
             after_step()
     return state

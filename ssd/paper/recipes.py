@@ -1,4 +1,4 @@
-"""The models of the paper's table 2, its full U-Net and its corrective noise: what sets each apart, and how much is spent.
+"""The models of the paper's table 2, its full U-Net and its corrective noise: what sets each apart, what is spent.
 
 Everything else is the same for all of them: data, widths, steps, images per step, learning rate, seed.
 """
@@ -44,7 +44,7 @@ RECIPES: dict[str, tuple[str, dict[str, str]]] = {
         {"process": "corrective_noise", "levels": "3", "resolution_schedule": "equal"},
     ),
 }
-"""Name -> title and settings. One level has the plain U-Net, whose finest stage runs its last block, as in the paper."""
+"""Name -> title and settings. One level has the plain U-Net, whose finest stage runs its last block, as published."""
 
 
 @dataclass(frozen=True)
@@ -65,5 +65,5 @@ class Scale:
     sampling_steps: int
 
 
-SCALES = {"tiny": Scale(2, 16, 4), "small": Scale(1000, 512, 100)}
+SCALES = {"tiny": Scale(2, 16, 4), "small": Scale(700, 512, 100)}
 """tiny tries the command out; small takes about half an hour on two CPU cores."""

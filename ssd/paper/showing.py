@@ -70,7 +70,9 @@ def _plot(config: ComparisonConfig, rows: Sequence[Mapping[str, Any]]) -> Any:
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
-    figure.suptitle(f"{config.data}: {config.spent.steps} training steps each, {config.spent.sampling_steps} steps drawn")
+    figure.suptitle(
+        f"{config.data}: {config.spent.steps} training steps each, {config.spent.sampling_steps} steps drawn"
+    )
     return figure
 
 
