@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -25,6 +26,7 @@ from ..commands.files import write_json
 from ..publishing.saving import load_pipeline
 from ..sampling.many_images import SamplingSettings, draw
 from ..sampling.pictures import image_grid
+from ..training.build import build_scheduler, build_unet
 from ..training.checkpoints import find_newest, read_description
 from ..training.config import parse_train_config
 from ..training.summary import route_costs
@@ -98,8 +100,11 @@ def train_flags(config: ComparisonConfig, name: str) -> list[str]:
 def compare(config: ComparisonConfig) -> list[dict[str, Any]]:
     """Train and measure every model; returns the rows of the table, and writes them to comparison.json."""
     check_commands()
-    for name in config.names:
-        parse_train_config(train_flags(config, name))  # what is wrong with the settings is said before the first step
+    for name in config.names:  # what is wrong with the settings is said before the first step
+        described = parse_train_config(train_flags(config, name))
+        build_scheduler(described)
+        with torch.device("meta"):
+            build_unet(described)
     rows = []
     with tqdm(config.names, desc="comparison", unit=" models") as bar:
         for name in bar:
