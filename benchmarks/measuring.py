@@ -16,8 +16,9 @@ import diffusers
 import torch
 from torch import nn
 
-from flexi_unet import FlexiUNet2DModel
+from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
 from ssd.commands.parser import CommandParser
+from ssd.training.networks import resized_unet_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -103,21 +104,24 @@ def random_weights(network: nn.Module) -> nn.Module:
     return network
 
 
-def same_unet2d(unet: FlexiUNet2DModel) -> diffusers.UNet2DModel:
-    """diffusers' `UNet2DModel` of the same widths, blocks, heads and attention stages (square images, full exit)."""
+def full_unet(unet: FlexiUNet2DModel) -> ResizedUNet2DModel:
+    """The plain U-Net of the same widths, blocks, heads and attention stages, which resizes to the full resolution."""
     config = unet.config
-    attention = [min(size) in tuple(config.attention_resolutions) for size in unet.stage_sizes]
-    widths = tuple(config.block_out_channels)
-    return diffusers.UNet2DModel(
-        sample_size=config.sample_size,
-        block_out_channels=widths,
+    return resized_unet_of(
+        unet.stage_sizes[0],
+        config.block_out_channels,
         layers_per_block=config.layers_per_block,
-        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
-        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
-        attention_head_dim=widths[-1] // config.num_attention_heads,
-        resnet_time_scale_shift="scale_shift",
-        attn_norm_num_groups=config.norm_num_groups,
+        attention_resolutions=config.attention_resolutions,
+        num_attention_heads=config.num_attention_heads,
+        norm_num_groups=config.norm_num_groups,
     )
+
+
+def same_unet2d(unet: FlexiUNet2DModel) -> diffusers.UNet2DModel:
+    """The same as a class of diffusers."""
+    settings = {name: value for name, value in full_unet(unet).config.items() if not name.startswith("_")}
+    del settings["id2label"]
+    return diffusers.UNet2DModel(**settings)
 
 
 def machine() -> dict[str, str]:

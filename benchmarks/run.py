@@ -2,7 +2,8 @@
 
     python benchmarks/run.py
 
-Under ten minutes on two CPU cores. Left to themselves: quality.py (it trains), loader.py and gradient_averaging.py.
+Under ten minutes on two CPU cores. Left to themselves: quality.py (it trains), architectures.py, loader.py
+and gradient_averaging.py.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ SETTINGS = {
     "train_step": ("--res 16 --base 32 --batch_size 1 --pairs 1", "| peak of PyTorch"),
     "network": ("--res 16 --base 32 --batch_size 1 --pairs 1", "| 50 sampling steps as they are"),
     "presets": ("--presets ['64x2']", "| training time, 64 pixels, 2 levels | 1 level"),
+    "architectures": ("--resolutions [16] --levels [2] --base 32 --pairs 1", "| training step, 16 pixels, 2 levels |"),
     "profile_routes": ("--res 16 --base 32 --batch_size 1 --repeats 1", "| sampling, 2 -> 4 |"),
     "batch_sizes": ("--res 16 --base 32 --largest 1 --repeats 1", "| pixels | batch 1 | batch 4 | batch 16 |"),
     "scaling": ("--base 32 --steps 6 --pixels 1024", "| 256 | 6 |"),

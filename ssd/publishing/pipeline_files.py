@@ -12,9 +12,10 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 from diffusers import UNet2DModel
@@ -47,8 +48,9 @@ INDEX = "model_index.json"
 DIGESTS = "pipeline.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 DTYPES = ("F64", "F32", "F16", "BF16")
-ADDED_LATER = {
+ADDED_LATER: dict[type, frozenset[str]] = {
     FlexiUNet2DModel: frozenset({"id2label"}),
+    ResizedUNet2DModel: frozenset(inspect.signature(ResizedUNet2DModel).parameters),  # diffusers may add some
     SSDScheduler: frozenset({"resolutions", "variance_type", "covariance"}),
 }
 """Settings that older versions did not write; their default stands for what these versions did."""
@@ -110,32 +112,40 @@ def read_settings(folder: Path, name: str, described: type) -> dict[str, Any]:
     settings = read_object(folder, name)
     if settings.get("_class_name") != described.__name__:
         raise ValueError(f"{name} names the class {settings.get('_class_name')!r} instead of '{described.__name__}'.")
-    if issubclass(described, UNet2DModel):
+    if described is UNet2DModel:
         return settings
-    defaults = {p.name: p.default for p in inspect.signature(described).parameters.values()}
-    unknown = [key for key in settings if key not in defaults and not key.startswith("_")]
+    parameters = inspect.signature(described, eval_str=True).parameters
+    unknown = [key for key in settings if key not in parameters and not key.startswith("_")]
     if unknown:
         raise ValueError(f"{name} has settings that this version does not know: {', '.join(unknown)}.")
     added_later = ADDED_LATER.get(described, frozenset())
-    missing = [key for key in defaults if key not in settings and key not in added_later]
+    missing = [key for key in parameters if key not in settings and key not in added_later]
     if missing:
         raise ValueError(f"{name} lacks settings: {', '.join(missing)}.")
-    for key, default in defaults.items():
-        if not _fits(settings.get(key, default), default):
-            raise ValueError(f"{name}: {key} cannot be {settings[key]!r}; the default is {default!r}.")
+    for key, parameter in parameters.items():
+        if key in settings and not _fits(settings[key], parameter.annotation):
+            raise ValueError(f"{name}: {key} cannot be {settings[key]!r}; the default is {parameter.default!r}.")
     return settings
 
 
-def _fits(value: Any, default: Any) -> bool:
-    """Whether a setting has a type that its default allows; sizes and layers are one integer or several."""
-    if default is None:
-        return True
-    integers = isinstance(value, (list, tuple)) and all(type(item) is int for item in value)
-    if isinstance(default, (bool, str)):
-        return type(value) is type(default)
-    if isinstance(default, float):
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value of a JSON file is of an annotated type; a list stands for a tuple, an integer for a float."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin is Literal:
+        return value in parts
+    if origin is dict:
+        return isinstance(value, dict)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        if not isinstance(value, (list, tuple)):
+            return False
+        of_any_length = origin is not tuple or Ellipsis in parts
+        kinds = parts[:1] * len(value) if of_any_length else parts
+        return len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if kind is float:
         return type(value) in (int, float) and math.isfinite(value)
-    return integers or (isinstance(default, int) and type(value) is int)
+    return type(value) is kind
 
 
 def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -13,9 +13,11 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 
-from ssd import SSDPipeline, SSDScheduler
+from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
+from ssd import BlurringScheduler, CorrectiveNoiseScheduler, SSDPipeline, SSDScheduler
 from ssd.commands.errors import UsageError
 from ssd.publishing.saving import load_pipeline, load_unet, save_pipeline
+from ssd.training.networks import resized_unet_of
 
 INDEX, UNET, SCHEDULER = "model_index.json", "unet/config.json", "scheduler/scheduler_config.json"
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -117,6 +119,70 @@ def test_a_network_to_start_from(name: str, saved: Path) -> None:
     assert str(raised.value).startswith(f"--init_from {saved} cannot be loaded")
     with pytest.raises(UsageError, match="is not a pipeline"):
         load_unet(saved / "scheduler")
+
+
+BAD_SETTINGS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "text for a number": (UNET, {"norm_num_groups": "32"}, r"norm_num_groups cannot be '32'; the default is 32"),
+    "numbers for texts": (UNET, {"down_block_types": [1, 2]}, r"down_block_types cannot be \[1, 2\]"),
+    "fractions for integers": (UNET, {"block_out_channels": [32.5, 32]}, r"block_out_channels cannot be"),
+    "three sides": (UNET, {"sample_size": [16, 16, 16]}, r"sample_size cannot be \[16, 16, 16\]"),
+    "a list of names": (UNET, {"id2label": ["cat"]}, r"id2label cannot be \['cat'\]"),
+    "unknown": (UNET, {"flavour": "sweet"}, r"does not know: flavour"),
+    "no size": (UNET, {"sample_size": None}, r"does not describe a network: .* give sample_size"),
+    "odd size": (UNET, {"sample_size": 15}, r"does not describe a network: .* divisible by 2"),
+    "unknown block": (UNET, {"down_block_types": ["DownBlock2D", "Other"]}, r"does not describe a network: .*Other"),
+    "other widths": (UNET, {"block_out_channels": [64, 64]}, r"weights do not fit .* \(64, 3, 3, 3\) by"),
+    "sizes as text": (SCHEDULER, {"resolutions": "16, 8"}, r"resolutions cannot be '16, 8'"),
+    "sizes with text": (SCHEDULER, {"resolutions": [16, [8, "8"]]}, r"resolutions cannot be"),
+    "a number for a name": (SCHEDULER, {"variance_type": 1}, r"variance_type cannot be 1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SETTINGS)
+def test_settings_of_a_pipeline_with_the_full_unet(name: str, tmp_path: Path) -> None:
+    file, values, message = BAD_SETTINGS[name]
+    unet = resized_unet_of(16, (32, 32), layers_per_block=1)
+    save_pipeline(SSDPipeline(unet, SSDScheduler(sample_size=16, resolutions=[16, [9, 9], 8])), tmp_path)
+    load_pipeline(str(tmp_path), "cpu")
+    change(tmp_path / file, **values)
+    with pytest.raises(UsageError, match=message):
+        load_pipeline(str(tmp_path), "cpu")
+    if file == UNET:
+        with pytest.raises(UsageError, match=message):
+            load_unet(tmp_path)
+
+
+OLDER = {
+    FlexiUNet2DModel: (UNET, ["id2label"]),
+    ResizedUNet2DModel: (UNET, ["id2label", "add_attention", "num_train_timesteps"]),
+    SSDScheduler: (SCHEDULER, ["resolutions", "variance_type", "covariance"]),
+}
+"""Settings that were added after the class; a file without them is as sound as before."""
+
+
+@pytest.mark.parametrize("described", OLDER)
+def test_settings_that_were_added_later(described: type, tmp_path: Path) -> None:
+    file, names = OLDER[described]
+    settings: Any = {"block_out_channels": (32, 32), "layers_per_block": 1}
+    full = described is ResizedUNet2DModel
+    unet = resized_unet_of(16, (32, 32), layers_per_block=1) if full else FlexiUNet2DModel(16, **settings)
+    save_pipeline(SSDPipeline(unet, SSDScheduler(sample_size=16, num_levels=2)), tmp_path)
+    for name in names:
+        drop(tmp_path / file, name)
+    loaded = load_pipeline(str(tmp_path), "cpu")
+    assert type(loaded.unet) is type(unet)
+    for name, value in SSDScheduler(sample_size=16, num_levels=2).config.items():
+        assert name.startswith("_") or loaded.scheduler.config[name] == value
+
+
+@pytest.mark.parametrize("scheduler", [BlurringScheduler(sample_size=16), CorrectiveNoiseScheduler(sample_size=16)])
+def test_settings_of_other_processes_are_complete(scheduler, tmp_path: Path) -> None:
+    unet = FlexiUNet2DModel(16, block_out_channels=(32,) * 4, layers_per_block=1)
+    save_pipeline(SSDPipeline(unet, scheduler), tmp_path)
+    assert type(load_pipeline(str(tmp_path), "cpu").scheduler) is type(scheduler)
+    drop(tmp_path / SCHEDULER, "prediction_type")
+    with pytest.raises(UsageError, match=r"scheduler_config.json lacks settings: prediction_type"):
+        load_pipeline(str(tmp_path), "cpu")
 
 
 def test_zeros_and_flips_inside_the_weights(pipeline: SSDPipeline, tmp_path: Path) -> None:
