@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --d
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-portable lint format type bench docs clean
+.PHONY: help install demo test test-slow test-portable lint format type bench paper docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -74,6 +74,9 @@ type: install  ## check types
 
 bench: install  ## measure on this machine and write benchmarks/results.md (under 10 minutes)
 	$(BIN)/python benchmarks/run.py
+
+paper: install  ## train and measure the paper's models in miniature (about half an hour on two CPU cores)
+	$(BIN)/python -m ssd.paper --scale small
 
 docs: install  ## write the API reference to build/docs
 	$(BIN)/pdoc --docformat numpy --output-directory build/docs ssd flexi_unet

@@ -65,5 +65,5 @@ class Scale:
     sampling_steps: int
 
 
-SCALES = {"tiny": Scale(2, 16, 4), "small": Scale(700, 512, 100)}
+SCALES = {"tiny": Scale(2, 16, 4), "small": Scale(700, 256, 100)}
 """tiny tries the command out; small takes about half an hour on two CPU cores."""

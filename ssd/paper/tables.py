@@ -1,4 +1,7 @@
-"""The paper's tables of cost: GFLOPs of every row, and seconds by levels and steps, beside what the paper prints."""
+"""The paper's tables of cost: GFLOPs of every row, and speed by levels and steps, beside what the paper prints.
+
+Table 4, Flexi-UNet beside the full U-Net, is benchmarks/architectures.py.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from flexi_unet import FlexiUNet2DModel
 
 from ..commands.errors import UsageError
 from ..scheduling_ssd import SSDScheduler
-from ..training.networks import resized_unet_of
 from .cost import paper_network, preset_gflops, seconds_per_image
 
 CONFIGS = Path(ssd.__file__).parent.parent / "configs"
@@ -53,13 +55,6 @@ PRINTED_SPEEDS: dict[tuple[str, int, float], float] = {
     ("4 levels", 250, 1.0): 5.91,
 }
 """Table 7 of the paper: speed over DDPM-x0 with 1000 steps."""
-PRINTED_SECONDS = {
-    ("64", "2 levels"): (16.19, 15.38),
-    ("64", "4 levels"): (16.28, 13.43),
-    ("256", "2 levels"): (43.07, 38.99),
-    ("256", "4 levels"): (34.74, 31.08),
-}
-"""Table 4 of the paper: seconds per image of the full U-Net and of Flexi-UNet, 1000 steps, by pixels and levels."""
 
 
 @dataclass
@@ -96,8 +91,7 @@ def show_tables(config: TablesConfig) -> None:
     """Print all of them, as Markdown."""
     print(gflops_table())  # noqa: T201
     if config.timing:
-        for text in (steps_table(config), architecture_table(config)):
-            print(f"\n{text}")  # noqa: T201
+        print(f"\n{steps_table(config)}")  # noqa: T201
 
 
 def gflops_table() -> str:
@@ -134,32 +128,12 @@ def steps_table(config: TablesConfig) -> str:
     return "\n".join(lines)
 
 
-def architecture_table(config: TablesConfig) -> str:
-    """Table 4: seconds of Flexi-UNet over those of the full U-Net of the same widths."""
-    lines = [
-        f"Flexi-UNet beside the full U-Net, base width {config.base}, {config.steps} steps.",
-        "",
-        "| pixels | levels | full U-Net, seconds per image | Flexi-UNet | ratio | paper |",
-        "|---|---|---|---|---|---|",
-    ]
-    for (pixels, name), (full, flexi) in tqdm(PRINTED_SECONDS.items(), desc="architectures", unit=" rows"):
-        scheduler = SSDScheduler(sample_size=int(pixels), num_levels=int(name.split()[0]))
-        meta = paper_network(int(pixels), base=config.base)
-        with torch.device("meta"):
-            plain = resized_unet_of(int(pixels), meta.config.block_out_channels)
-        chain, batch = _chain(scheduler, config.steps), config.batch if pixels == "64" else 1
-        ours = [seconds_per_image(_with_weights(network), scheduler, chain, 1.0, batch) for network in (plain, meta)]
-        ratios = f"{ours[1] / ours[0]:.2f} | {flexi / full:.2f}"
-        lines.append(f"| {pixels} | {name.split()[0]} | {ours[0]:.3f} | {ours[1]:.3f} | {ratios} |")
-    return "\n".join(lines)
-
-
 def _chain(scheduler: SSDScheduler, number: int) -> list[int]:
     scheduler.set_timesteps(number)
     return [int(t) for t in scheduler.timesteps]
 
 
-def _with_weights(network: FlexiUNet2DModel | torch.nn.Module) -> torch.nn.Module:
+def _with_weights(network: FlexiUNet2DModel) -> FlexiUNet2DModel:
     """The network with memory, and random weights that hide no zeros."""
     made = network.to_empty(device="cpu").eval()
     for parameter in made.parameters():
