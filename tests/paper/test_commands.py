@@ -35,7 +35,8 @@ def test_every_model_is_described_by_the_flags_of_training(capsys) -> None:
         (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["figures", "--res", "20"], "--res must be 16, 32 or 64, got 20"),
         (["tables", "--base", "40"], "--base must be a multiple of 32, got 40"),
-        (["tables", "--steps", "10"], "--steps must be in 40..1000, got 10"),
+        (["tables", "--steps", "10"], "--steps must be a multiple of 40 in 40..1000, got 10"),
+        (["tables", "--repeats", "0"], "--repeats must be at least 1, got 0"),
         (["--settings", "{res: 18}"], "divisible by 4: got 18 x 18"),
         (["--data", "folder:/no/such", "--only", "[ssd_9l]"], "--only has no model"),
     ],
@@ -76,10 +77,11 @@ def test_figures(tmp_path, capsys) -> None:
 
 @pytest.mark.slow
 def test_tables(capsys) -> None:
-    main(["tables", "--steps", "40", "--batch", "1"])
+    main(["tables", "--steps", "40", "--batch", "1", "--repeats", "1"])
     said = capsys.readouterr().out
-    for part in ("| `celeba64_4l` | 38.9", "| 4 levels | 250 |"):
+    for part in ("| `celeba64_4l` | 38.99 | 38.48 | 38.48 |", "| 4 | 250 |", "| 1 | 25, DDIM |", "| 4 | "):
         assert part in said
+    assert "levels | corrective noise, seconds per image" in said
 
 
 @pytest.mark.slow
