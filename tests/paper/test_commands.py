@@ -35,7 +35,7 @@ def test_every_model_is_described_by_the_flags_of_training(capsys) -> None:
         (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["figures", "--res", "20"], "--res must be 16, 32 or 64, got 20"),
         (["tables", "--base", "40"], "--base must be a multiple of 32, got 40"),
-        (["tables", "--steps", "10"], "--steps must be in 40..1000, got 10"),
+        (["tables", "--steps", "10"], "--steps must be a multiple of 40 in 40..1000, got 10"),
         (["--settings", "{res: 18}"], "divisible by 4: got 18 x 18"),
         (["--data", "folder:/no/such", "--only", "[ssd_9l]"], "--only has no model"),
     ],
