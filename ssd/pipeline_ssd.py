@@ -181,6 +181,7 @@ class SSDPipeline(DiffusionPipeline):
         _check_components(self.unet, self.scheduler)
         self._check_inputs(batch_size, output_type, callback_on_step_end_tensor_inputs)
         check_generators(generator, batch_size)
+        self.scheduler.process.check_eta(eta)
         labels = check_labels(self.unet, class_labels, batch_size, guidance_scale)
         limits = images_per_call(self.scheduler.resolutions, batch_size, max_batch_size_per_level)
         if timesteps is None and num_inference_steps is None:

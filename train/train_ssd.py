@@ -49,6 +49,7 @@ from ssd.training.engine import (
 from ssd.training.guard import StepGuard
 from ssd.training.interruption import StopRequest
 from ssd.training.log import CsvTracker, TrainingLog
+from ssd.training.memory import stop_when_memory_is_full
 from ssd.training.run_folder import prepare_out_folder, what_is_safe, what_is_written
 from ssd.training.samples import save_sample_grid
 from ssd.training.saving import RunSaver, stop_when_the_disk_is_full
@@ -72,6 +73,7 @@ def main() -> None:
             claim_folder(setup, accelerator) as takeover,
             end_with_the_others(accelerator),
             stop_when_the_disk_is_full(Path(config.out)),
+            stop_when_memory_is_full(config, accelerator.num_processes),
         ):
             if takeover is not None:
                 print(f"note: {takeover}")

@@ -100,12 +100,15 @@ class BlurringProcess(DiffusionProcess):
         self, clean: torch.Tensor, x_t: torch.Tensor, s: Timestep, t: Timestep, eta: float = 1.0
     ) -> GaussianPosterior:
         """Theorem 2 in the cosine basis, the published step; eta must be 1."""
-        if eta != 1:
-            raise ValueError(f"Blurring diffusion has ancestral steps alone: eta must be 1, got {eta}.")
+        self.check_eta(eta)
         mu_s = like(self.signal(s), x_t) * self.degrade(clean, s)
         s, t = self._checked(s), self._checked(t)
         c = self.signal(t) / self.signal(s)
         return diagonal_posterior(self.operator(s, t), c, mu_s, x_t, self.variance(s), self.variance(t))
+
+    def check_eta(self, eta: float) -> None:
+        if eta != 1:
+            raise ValueError(f"Blurring diffusion has ancestral steps alone: eta must be 1, got {eta}.")
 
     def network_target(
         self, prediction_type: str, x_0: torch.Tensor, x_t: torch.Tensor, t: Timestep, noise: torch.Tensor

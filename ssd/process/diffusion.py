@@ -127,6 +127,11 @@ class DiffusionProcess(ABC):
             In [0, 1]: 1 is the exact posterior, 0 as deterministic as the process allows.
         """
 
+    def check_eta(self, eta: float) -> None:
+        """Raise a ValueError for an eta that this process does not have."""
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta must be in [0, 1], got {eta}.")
+
     def prediction_kind(self, prediction_type: str, t: Timestep, s: Timestep) -> str:
         """How a network of this prediction type predicts from x_t on the way to x_s.
 

@@ -57,7 +57,7 @@ class SamplingSettings:
             raise UsageError(f"--eta must be in [0, 1], got {self.eta}.")
 
     def check(self, pipeline: SSDPipeline) -> None:
-        """Raise a `UsageError` if `pipeline` cannot take this number of steps, or gives what is not a picture."""
+        """Raise a `UsageError` if `pipeline` cannot take this number of steps or this eta, or gives no pictures."""
         channels = pipeline.unet.config.out_channels
         if channels not in CHANNELS:
             raise UsageError(
@@ -68,6 +68,10 @@ class SamplingSettings:
             pipeline.scheduler.set_timesteps(self.steps)
         except ValueError as error:
             raise UsageError(f"--steps {self.steps} does not fit this model: {error}") from error
+        try:
+            pipeline.scheduler.process.check_eta(self.eta)
+        except ValueError as error:
+            raise UsageError(f"--eta {self.eta:g} does not fit this model: {error}") from error
 
 
 def image_labels(indices: Sequence[int], num_labels: int, kind: str = "balanced", seed: int = 0) -> list[int] | None:

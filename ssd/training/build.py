@@ -73,6 +73,7 @@ def build_unet(config: TrainConfig, class_names: Sequence[str] | None = None) ->
     size = config.size[0] if config.size[0] == config.size[1] else config.size
     layers = config.layers_per_block
     num_class_embeds = len(class_names) + 1 if class_names else None
+    id2label = dict(enumerate(class_names)) if class_names else None
     if config.network == "resized_unet":
         if not isinstance(layers, int):
             raise UsageError(f"--network resized_unet has one --layers_per_block for all stages, got {layers}.")
@@ -86,6 +87,7 @@ def build_unet(config: TrainConfig, class_names: Sequence[str] | None = None) ->
             norm_num_groups=config.norm_num_groups,
             dropout=config.dropout,
             num_class_embeds=num_class_embeds,
+            id2label=id2label,
         )
     return FlexiUNet2DModel(
         sample_size=size,
@@ -99,7 +101,7 @@ def build_unet(config: TrainConfig, class_names: Sequence[str] | None = None) ->
         dropout=config.dropout,
         decoder_exit=config.decoder_exit,
         num_class_embeds=num_class_embeds,
-        id2label=dict(enumerate(class_names)) if class_names else None,
+        id2label=id2label,
         time_embed_channels=BASE_CHANNELS if config.block_out_channels is None else None,
     )
 

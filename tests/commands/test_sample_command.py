@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from flexi_unet import FlexiUNet2DModel
-from ssd import SSDPipeline
+from ssd import BlurringScheduler, SSDPipeline
 from ssd.commands.lock import hold_folder
 from ssd.publishing.saving import save_pipeline
 
@@ -32,6 +32,15 @@ def flags(model, tmp_path) -> list:
 
 def pictures(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+
+
+def test_an_eta_that_the_model_does_not_have_is_one_line(tmp_path, run_command) -> None:
+    unet = FlexiUNet2DModel(sample_size=16, block_out_channels=(32, 32), layers_per_block=1)
+    save_pipeline(SSDPipeline(unet, BlurringScheduler(sample_size=16)), tmp_path / "m")
+    for command, more in ((SAMPLE, []), (EVAL, ["--ref", "digits", "--features", "pixels"])):
+        flags = ["--model", tmp_path / "m", "--num", "2", "--steps", "3", "--eta", "0", "--out", tmp_path / "out"]
+        run_command(command, *flags, *more).assert_one_line_error("--eta 0 does not fit", "eta must be 1")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_settings_are_beside_the_images(flags, tmp_path, run_command) -> None:

@@ -1,6 +1,7 @@
 """Runs whose losses are not finite."""
 
 import pytest
+import torch
 
 from ssd.process import losses
 from ssd.training.log import read_log
@@ -39,6 +40,23 @@ def test_a_save_on_a_bad_step_has_the_good_weights(tmp_path, broken_loss) -> Non
     assert run_script(TRAIN, *flags, "--max_steps", "4").code == 0
     before, after = final_tensors(tmp_path / "x", 3), final_tensors(tmp_path / "x", 4)
     assert all((before[key] == after[key]).all() for key in before)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_full_memory_is_one_line_with_the_way_out(tmp_path, monkeypatch, error: RuntimeError) -> None:
+    def loss(*arguments):
+        raise error
+
+    monkeypatch.setattr(losses, "denoising_loss", loss)
+    done = run_script(TRAIN, *TINY, "--data", "digits", "--out", tmp_path / "x", "--max_steps", "5")
+    assert done.code == 1
+    lines = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "full with 4 images at once" in lines[0]
+    assert "--resume and --micro_batch_size 2, which changes no step" in lines[0]
+    assert "Traceback" not in done.err
 
 
 def test_many_bad_steps_stop_the_run_and_name_the_last_checkpoint(tmp_path, broken_loss) -> None:

@@ -23,6 +23,7 @@ CASES = {
     "blurring": ["--process", "blurring", "--levels", "1", "--loss", "simple"],
     "corrective noise": ["--process", "corrective_noise"],
     "full U-Net": ["--network", "resized_unet"],
+    "full U-Net, classes": ["--network", "resized_unet", "--process", "corrective_noise", "--class_conditional"],
     "gradual": ["--levels", "9", "--min_size", "8"],
     "gradual, full U-Net": ["--levels", "8", "--min_size", "2", "--size_step", "2", "--network", "resized_unet"],
     "listed sizes": ["--levels", "3", "--resolutions", "[16, 11, [6, 5]]"],
@@ -51,7 +52,8 @@ def test_train_resume_and_load(flags: list[str], tmp_path) -> None:
     pipeline = load_pipeline(str(tmp_path))
     pipeline.set_progress_bar_config(disable=True)
     size, least = pipeline.scheduler.size_at(-1), len(pipeline.scheduler.process.required_timesteps) + 1
-    images = pipeline(1, num_inference_steps=least, output_type="pt").images
+    labels = [3] if "--class_conditional" in flags else None
+    images = pipeline(1, num_inference_steps=least, class_labels=labels, output_type="pt").images
     assert images.shape == (1, pipeline.unet.config.in_channels, *size)
     assert f"Process: {type(pipeline.scheduler).__name__}" in (tmp_path / "README.md").read_text()
 
