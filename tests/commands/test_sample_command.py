@@ -38,7 +38,7 @@ def test_an_eta_that_the_model_does_not_have_is_one_line(tmp_path, run_command) 
     unet = FlexiUNet2DModel(sample_size=16, block_out_channels=(32, 32), layers_per_block=1)
     save_pipeline(SSDPipeline(unet, BlurringScheduler(sample_size=16)), tmp_path / "m")
     for command, more in ((SAMPLE, []), (EVAL, ["--ref", "digits", "--features", "pixels"])):
-        flags = ["--model", tmp_path / "m", "--num", "2", "--steps", "3", "--eta", "0", "--out", tmp_path / "out"]
+        flags = ["--model", tmp_path / "m", "--num", "5", "--steps", "3", "--eta", "0", "--out", tmp_path / "out"]
         run_command(command, *flags, *more).assert_one_line_error("--eta 0 does not fit", "eta must be 1")
     assert not (tmp_path / "out").exists()
 
