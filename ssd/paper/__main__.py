@@ -16,6 +16,7 @@ import shlex
 from ..commands.errors import exit_on_usage_error
 from ..commands.parser import CommandParser
 from .comparison import ComparisonConfig, compare, train_flags
+from .drawing import pyplot
 from .figures import FiguresConfig, draw_figures
 from .showing import table, write_results
 from .tables import TablesConfig, show_tables
@@ -44,6 +45,7 @@ def show_comparison(config: ComparisonConfig) -> None:
         for name in config.names:
             print("accelerate launch train/train_ssd.py", shlex.join(train_flags(config, name)))  # noqa: T201
         return
+    pyplot()  # a missing one is told before the training, not after it
     rows = compare(config)
     print(table(rows))  # noqa: T201
     for path in write_results(config, rows):

@@ -25,6 +25,7 @@ from ..process.noise import NoiseSchedule, make_betas
 from ..process.resolution import ResolutionSchedule, pyramid
 from ..process.scale_space import ScaleSpaceProcess
 from .cost import average_gflops, paper_network
+from .drawing import pyplot
 
 SCHEDULES = (
     ("equal", 1.0),
@@ -80,7 +81,7 @@ def draw_figures(config: FiguresConfig) -> None:
 
 def information() -> Any:
     """Figure 2: what states and small images hold, and the resolution at which they meet."""
-    noise, plt = NoiseSchedule.from_betas(make_betas()), _pyplot()
+    noise, plt = NoiseSchedule.from_betas(make_betas()), pyplot()
     known = state_information(noise.signal[:-1], noise.sigma[:-1])
     sides = torch.linspace(0, 1, 200, dtype=torch.float64)
     figure, (states, images, meeting) = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
@@ -100,7 +101,7 @@ def information() -> Any:
 
 def schedules() -> Any:
     """Figure 5: the resolution schedules, continuous and in four levels."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, len(SCHEDULES), figsize=(14, 3.2), layout="constrained", sharey=True)
     time = np.linspace(0, 1, 1000)
     for axis, (name, gamma) in zip(axes, SCHEDULES):
@@ -118,7 +119,7 @@ def schedules() -> Any:
 
 def cost() -> Any:
     """Figure 6: GFLOPs per image and step by the number of levels, for Flexi-UNet and the full U-Net."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
     for axis, res in zip(axes, (64, 128, 256)):
         stages = len(paper_network(res).config.block_out_channels)
@@ -138,7 +139,7 @@ def isotropic(res: int) -> Any:
 
     In closed form, for Gaussian images and a perfect network.
     """
-    plt, size = _pyplot(), (res, res)
+    plt, size = pyplot(), (res, res)
     data, process = power_law_covariance(size), oracle_process(size, 3)
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
     for axis, t in zip(axes, process.required_timesteps):
@@ -184,12 +185,3 @@ def _spectrum(covariance: torch.Tensor, res: int) -> np.ndarray:
     ring = (frequency[:, None].square() + frequency.square()).sqrt().round().long().clamp(max=res - 1)
     total = torch.zeros(res, dtype=torch.float64).index_add(0, ring.flatten(), variances.flatten())
     return (total / torch.bincount(ring.flatten(), minlength=res)).numpy()
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    return plt

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..commands.files import whole_file, write_text
 from .comparison import ComparisonConfig, row_image
+from .drawing import pyplot
 
 COLUMNS = {
     "frechet_pixels": "Frechet, pixels",
@@ -53,12 +54,7 @@ def write_results(config: ComparisonConfig, rows: Sequence[Mapping[str, Any]]) -
 
 def _plot(config: ComparisonConfig, rows: Sequence[Mapping[str, Any]]) -> Any:
     """Both distances against the cost of a step, a named point per model."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained", sharex=True)
+    figure, axes = pyplot().subplots(1, 2, figsize=(10, 4.2), layout="constrained", sharex=True)
     for axis, metric in zip(axes, ("frechet_pixels", "sliced_wasserstein")):
         for number, row in enumerate(rows):
             errors = row.get("frechet_standard_error") if metric == "frechet_pixels" else None
@@ -78,14 +74,9 @@ def _plot(config: ComparisonConfig, rows: Sequence[Mapping[str, Any]]) -> Any:
 
 def _picture(config: ComparisonConfig, rows: Sequence[Mapping[str, Any]]) -> Any:
     """A row of images per model, from the same seeds."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
     images: list[Image.Image] = [row_image(config, row["name"]) for row in rows]
     height = 0.25 + 8 * sum(image.height / image.width for image in images)
-    figure, axes = plt.subplots(len(rows), 1, figsize=(10, height), layout="constrained", squeeze=False)
+    figure, axes = pyplot().subplots(len(rows), 1, figsize=(10, height), layout="constrained", squeeze=False)
     for axis, row, image in zip(axes[:, 0], rows, images):
         axis.imshow(image)
         axis.set_ylabel(row["title"], rotation=0, ha="right", va="center")

@@ -1,6 +1,7 @@
 """`python -m ssd.paper`: figures, tables, and the comparison in miniature."""
 
 import json
+import sys
 
 import pytest
 from PIL import Image
@@ -73,6 +74,16 @@ def test_figures(tmp_path, capsys) -> None:
     assert {path.stem for path in tmp_path.iterdir()} == names
     for path in tmp_path.iterdir():
         assert Image.open(path).width > 1000
+
+
+@pytest.mark.parametrize("command", [[], ["figures"]])
+def test_a_missing_matplotlib_is_told_before_the_work(command: list[str], tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--out", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert "Figures need matplotlib, which is not installed: pip install matplotlib." in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
