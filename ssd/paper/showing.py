@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..commands.files import whole_file, write_text
-from .comparison import ComparisonConfig, row_image
+from .comparison import ROW, ComparisonConfig
 
 COLUMNS = {
     "frechet_pixels": "Frechet, pixels",
@@ -83,11 +81,11 @@ def _picture(config: ComparisonConfig, rows: Sequence[Mapping[str, Any]]) -> Any
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    images: list[Image.Image] = [row_image(config, row["name"]) for row in rows]
-    height = 0.25 + 8 * sum(image.height / image.width for image in images)
+    images = [plt.imread(Path(config.out) / row["name"] / ROW) for row in rows]
+    height = 0.25 + 8 * sum(image.shape[0] / image.shape[1] for image in images)
     figure, axes = plt.subplots(len(rows), 1, figsize=(10, height), layout="constrained", squeeze=False)
     for axis, row, image in zip(axes[:, 0], rows, images):
-        axis.imshow(image)
+        axis.imshow(image, cmap="gray")  # which counts for grey images alone
         axis.set_ylabel(row["title"], rotation=0, ha="right", va="center")
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
