@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image
 from tqdm.auto import tqdm
 
 import ssd
@@ -35,6 +34,9 @@ from .recipes import RECIPES, SCALES, SHARED, Scale
 ROOT = Path(ssd.__file__).parent.parent
 SHOWN = 12
 """Images of every model in the picture."""
+
+ROW = "row.png"
+"""The picture with these images, beside a model."""
 
 
 @dataclass
@@ -163,7 +165,7 @@ def costs(config: ComparisonConfig, name: str) -> dict[str, float]:
     start = time.perf_counter()
     images = draw(pipeline, range(SHOWN), settings)
     seconds = time.perf_counter() - start
-    image_grid(images, columns=SHOWN).save(model / "row.png")
+    image_grid(images, columns=SHOWN).save(model / ROW)
     return {
         # Corrective noise makes some steps twice: its whole chain is set against the others' 1000 steps.
         "gflops_per_step": total / pipeline.scheduler.config.num_train_timesteps,
@@ -193,8 +195,3 @@ def check_commands() -> None:
         raise UsageError(
             f"The comparison runs train/train_ssd.py, which is not in {ROOT}: run it from a clone of the repository."
         )
-
-
-def row_image(config: ComparisonConfig, name: str) -> Image.Image:
-    """The images of one model, side by side."""
-    return Image.open(Path(config.out) / name / "row.png").convert("RGB")

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..commands.files import whole_file, write_text
-from .comparison import ComparisonConfig, row_image
+from .comparison import ROW, ComparisonConfig
 from .drawing import pyplot
 
 COLUMNS = {
@@ -74,11 +72,12 @@ def _plot(config: ComparisonConfig, rows: Sequence[Mapping[str, Any]]) -> Any:
 
 def _picture(config: ComparisonConfig, rows: Sequence[Mapping[str, Any]]) -> Any:
     """A row of images per model, from the same seeds."""
-    images: list[Image.Image] = [row_image(config, row["name"]) for row in rows]
-    height = 0.25 + 8 * sum(image.height / image.width for image in images)
-    figure, axes = pyplot().subplots(len(rows), 1, figsize=(10, height), layout="constrained", squeeze=False)
+    plt = pyplot()
+    images = [plt.imread(Path(config.out) / row["name"] / ROW) for row in rows]
+    height = 0.25 + 8 * sum(image.shape[0] / image.shape[1] for image in images)
+    figure, axes = plt.subplots(len(rows), 1, figsize=(10, height), layout="constrained", squeeze=False)
     for axis, row, image in zip(axes[:, 0], rows, images):
-        axis.imshow(image)
+        axis.imshow(image, cmap="gray")  # which counts for grey images alone
         axis.set_ylabel(row["title"], rotation=0, ha="right", va="center")
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
