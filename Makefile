@@ -51,7 +51,7 @@ test-slow: install  ## run the slow tests too
 PORTABLE_SETTINGS := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41 \
   ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 OMP_NUM_THREADS=2
 PORTABLE_TESTS := tests/operators tests/process tests/flexi_unet tests/pipelines tests/test_scheduling_ssd.py \
-  tests/test_pipeline_ssd.py tests/sampling/test_many_images.py \
+  tests/test_pipeline_ssd.py tests/test_other_schedulers.py tests/sampling/test_many_images.py \
   tests/publishing/test_published_checkpoints.py::test_the_published_outputs_on_every_route \
   --ignore=tests/flexi_unet/test_flops.py
 
