@@ -188,7 +188,9 @@ def train(run: Run) -> None:
             run.log.add_step(norm)
             progress.step += 1
             stopped = after_step(run, bool(stop))
-    conversions = conversion_notes(summed(accelerator, run.dataset.conversion_counts()), config.background)
+    counts = run.dataset.conversion_counts()
+    counts = summed(accelerator, counts) if run.dataset.counts_own_reads else counts
+    conversions = conversion_notes(counts, config.background)
     if accelerator.is_main_process:
         for note in conversions:
             print(printable(f"note: {note}"))

@@ -89,6 +89,9 @@ class ImageData(Dataset[Item], ABC):
         """Names of the images that this copy of the data set found unreadable and replaced or left out."""
         return list(self._bad)
 
+    counts_own_reads = True
+    """Whether `conversion_counts` are those of this process alone; else they are the same on every process."""
+
     def conversion_counts(self) -> dict[str, int]:
         """Numbers of pictures that this process and its workers have read, in all and by kind of conversion.
 

@@ -9,8 +9,10 @@ import sys
 
 import psutil
 import pytest
+from PIL import Image
 
 from ssd import SSDPipeline
+from ssd.data.prepare import main
 
 from ..conftest import ROOT, TINY, run_script
 from .runs import GROUPS, TRAIN, final_tensors, largest_difference, run_two, start_two, wait_for_lines
@@ -112,6 +114,18 @@ def test_processes_that_disagree_refuse_before_the_first_step(tmp_path, second: 
     for started in start_two(tmp_path / "x", *FLAGS, "--max_steps", "2", second=second):
         started.wait().assert_one_line_error(message)
     assert not (tmp_path / "x").exists()
+
+
+def test_what_preparing_did_is_counted_once_for_all_processes(tmp_path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for number in range(4):
+        Image.new("RGBA", (16, 16), (0, 0, 0, 60 * number)).save(tmp_path / "pictures" / f"{number}.png")
+    main([f"folder:{tmp_path / 'pictures'}", "--res", "16", "--out", str(tmp_path / "copy")])
+    done = run_two(tmp_path / "x", *TINY, "--data", f"prepared:{tmp_path / 'copy'}", "--max_steps", "2")
+    assert done.code == 0, done.err
+    assert [line for line in done.out.splitlines() if "composited" in line] == [
+        "note: 4 of 4 pictures read were composited over white."
+    ]
 
 
 def test_processes_that_see_other_checkpoints_refuse(tmp_path) -> None:

@@ -56,6 +56,8 @@ class PreparedImages(PixelDataset):
         """Of the original; see `PixelDataset.provenance`."""
         return self.manifest.provenance()
 
+    counts_own_reads = False
+
     def conversion_counts(self) -> dict[str, int]:
         """Of the original, when the copy was made."""
         return self.manifest.conversion_counts()
