@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,15 @@ from .config import TrainConfig
 from .engine import check_agreement
 from .run_folder import Continuation, check_out_folder, check_same_data, look_into
 from .summary import summarize
+
+OF_LEVELS = (
+    "resolution_schedule",
+    "resolution_gamma",
+    "downsample_kernel",
+    "level_batch_scale",
+    "transition_probability",
+)
+"""Settings that say how levels follow each other."""
 
 
 @dataclass
@@ -153,7 +162,20 @@ def open_training_data(config: TrainConfig) -> ImageDataset | ImageStream:
 
 
 def unused_settings(config: TrainConfig) -> list[str]:
-    """Notes about settings that change nothing."""
+    """Notes about settings that change nothing: those of levels where there is one, and the like."""
     sides = [min(config.size) >> stage for stage in range(len(stage_widths(config)))]
     unused = [side for side in config.attention_resolutions if side not in sides]
-    return [f"attention_resolutions {unused}: no stage has this side, they have {sides}."] if unused else []
+    notes = [f"attention_resolutions {unused}: no stage has this side, they have {sides}."] if unused else []
+    without_effect = {
+        "with one level": (config.levels == 1, OF_LEVELS),
+        f"with --network {config.network}": (config.network != "flexi_unet", ("decoder_exit",)),
+        f"with --loss {config.loss}": (config.loss != "min_snr", ("max_snr",)),
+        "without --min_size": (config.min_size is None, ("size_step",)),
+        "without --transition_probability": (config.transition_probability is None, ("importance_weights",)),
+        "without --class_conditional": (not config.class_conditional, ("label_dropout",)),
+    }
+    defaults = {item.name: item.default for item in fields(TrainConfig)}
+    for why, (holds, names) in without_effect.items():
+        given = [name for name in names if holds and getattr(config, name) != defaults[name]]
+        notes += [f"{name} {getattr(config, name)}: it has no effect {why}." for name in given]
+    return notes

@@ -147,6 +147,14 @@ def test_settings_without_effect_are_named(tmp_path, run_command) -> None:
     flags = [*TINY, "--data", "digits", "--out", tmp_path / "x", "--dry_run", "true", "--attention_resolutions"]
     assert "note: attention_resolutions [7]: no stage" in run_command(TRAIN, *flags, "[7,8]").out
     assert "note:" not in run_command(TRAIN, *flags, "[8]").out
+    more = ["--levels", "1", "--resolution_gamma", "2", "--loss", "simple", "--max_snr", "3", "--size_step", "2"]
+    said = run_command(TRAIN, *flags, "[8]", *more, "--network", "resized_unet", "--decoder_exit", "full").out
+    assert [line for line in said.splitlines() if line.startswith("note:")] == [
+        "note: resolution_gamma 2.0: it has no effect with one level.",
+        "note: decoder_exit full: it has no effect with --network resized_unet.",
+        "note: max_snr 3.0: it has no effect with --loss simple.",
+        "note: size_step 2: it has no effect without --min_size.",
+    ]
 
 
 def test_required_flags_are_named(run_command) -> None:
