@@ -44,9 +44,9 @@ def write_results(config: ComparisonConfig, rows: Sequence[Mapping[str, Any]]) -
     paths = [out / name for name in ("comparison.md", "comparison.png", "samples.png")]
     write_text(paths[0], table(rows) + "\n")
     with whole_file(paths[1]) as temporary:
-        _plot(config, rows).savefig(temporary, dpi=120, format="png")
+        _plot(config, rows).savefig(temporary, dpi=120, format="png", bbox_inches="tight")
     with whole_file(paths[2]) as temporary:
-        _picture(config, rows).savefig(temporary, dpi=120, format="png")
+        _picture(config, rows).savefig(temporary, dpi=120, format="png", bbox_inches="tight")
     return paths
 
 
@@ -61,7 +61,7 @@ def _plot(config: ComparisonConfig, rows: Sequence[Mapping[str, Any]]) -> Any:
                 label=row["title"],
             )  # fmt: skip
         axis.set(xlabel="GFLOPs per image and step", ylabel=f"{COLUMNS[metric]} distance, lower is better")
-        axis.set_ylim(bottom=0)
+        axis.set_yscale("log")
         axis.grid(alpha=0.3)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
     figure.suptitle(
