@@ -118,17 +118,33 @@ def compare(config: ComparisonConfig) -> list[dict[str, Any]]:
 
 
 def train(config: ComparisonConfig, name: str) -> None:
-    """Train one model, or what is missing of its steps."""
-    checkpoint, _ = find_newest(Path(config.out) / name / "checkpoints")
-    if checkpoint is None or read_description(checkpoint).progress.step < config.spent.steps:
+    """Train one model, or what is missing of its steps.
+
+    Raises
+    ------
+    RunFailed
+        When training was told to stop, which is no failure of its own: an unfinished model is not measured.
+    """
+    if trained_steps(config, name) < config.spent.steps:
         run_command("train/train_ssd.py", [*train_flags(config, name), "--resume"], Path(config.out) / f"{name}.log")
+    if (done := trained_steps(config, name)) < config.spent.steps:
+        raise RunFailed(
+            f"The training of {name} was stopped after {done} of {config.spent.steps} steps: run the same command to "
+            "continue."
+        )
+
+
+def trained_steps(config: ComparisonConfig, name: str) -> int:
+    """The steps of a model's newest checkpoint; 0 without one."""
+    checkpoint, _ = find_newest(Path(config.out) / name / "checkpoints")
+    return 0 if checkpoint is None else read_description(checkpoint).progress.step
 
 
 def measure(config: ComparisonConfig, name: str) -> dict[str, Any]:
     """Distances, cost and seconds of one trained model, and its row of images; kept in measured.json."""
     model, spent = Path(config.out) / name, config.spent
     kept = model / "measured.json"
-    asked = {"spent": asdict(spent), "data": config.data, "seed": config.seed}
+    asked = {"spent": asdict(spent), "data": config.data, "seed": config.seed, "step": trained_steps(config, name)}
     if kept.exists() and (found := json.loads(kept.read_text()))["asked"] == asked:
         return dict(found["row"])
     flags = {"model": model, "ref": config.data, "features": "pixels", "num": spent.images, "seed": config.seed}

@@ -140,7 +140,7 @@ class ScaleSpaceProcess(DiffusionProcess):
             information (DDIM's step in one level). Every eta keeps the marginal of x_s.
         covariance : {"exact", "isotropic"}
             isotropic replaces the covariance by white noise of the same total variance. It is the paper's ablation,
-            for study: at a level change it does not keep the marginal of x_s, and images become flat.
+            for study: at a level change it does not keep the marginal of x_s.
         """
         if covariance not in COVARIANCES:
             raise ValueError(f"covariance must be one of {', '.join(COVARIANCES)}, got {covariance!r}.")

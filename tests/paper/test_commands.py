@@ -6,7 +6,8 @@ import sys
 import pytest
 from PIL import Image
 
-from ssd.commands.errors import UsageError
+from ssd.commands.errors import RunFailed, UsageError
+from ssd.paper import comparison
 from ssd.paper.__main__ import main
 from ssd.paper.comparison import ComparisonConfig, train_flags
 from ssd.paper.recipes import RECIPES
@@ -66,6 +67,17 @@ def test_a_table_leaves_out_what_nobody_measured() -> None:
     ]
     with pytest.raises(UsageError, match="--only has no model"):
         ComparisonConfig(only=["x"])
+
+
+def test_a_training_that_was_stopped_is_not_measured(tmp_path, monkeypatch) -> None:
+    """It ends with exit code 0, as a run that was told to stop should."""
+    config = ComparisonConfig(out=str(tmp_path), only=["ssd_3l"])
+    monkeypatch.setattr(comparison, "run_command", lambda *arguments: None)
+    steps = iter([0, 34, 34, 700])
+    monkeypatch.setattr(comparison, "trained_steps", lambda *arguments: next(steps))
+    with pytest.raises(RunFailed, match="ssd_3l was stopped after 34 of 700 steps: run the same command to continue"):
+        comparison.train(config, "ssd_3l")
+    comparison.train(config, "ssd_3l")
 
 
 def test_figures(tmp_path, capsys) -> None:
