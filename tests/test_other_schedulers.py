@@ -114,6 +114,15 @@ def test_blurring_has_ancestral_steps_alone() -> None:
 
 
 @pytest.mark.parametrize("make", SCHEDULERS.values(), ids=SCHEDULERS.keys())
+def test_noise_of_one_image_does_not_serve_the_others(make) -> None:
+    scheduler, x_0 = make(16), torch.zeros(4, 3, 16, 16)
+    t = torch.full((4,), len(scheduler) - 1)
+    size = scheduler.size_at(t)
+    with pytest.raises(ValueError, match=r"noise must have the size of x_t, \(4, 3, .*got \(1, 3, "):
+        scheduler.add_noise(x_0, torch.zeros(1, 3, *size), t)
+
+
+@pytest.mark.parametrize("make", SCHEDULERS.values(), ids=SCHEDULERS.keys())
 def test_a_training_batch_of_ones_own(make) -> None:
     scheduler, x_0 = make(16), torch.zeros(4, 3, 16, 16)
     for seed in range(20):

@@ -89,9 +89,6 @@ class BlurringProcess(DiffusionProcess):
         """D_st, the filter with the gains g_t / g_s, s <= t (without the factor a_t / a_s)."""
         return CosineFilter(self._basis, self.gain(t) / self.gain(s))
 
-    def marginal_sample(self, x_0: torch.Tensor, t: Timestep, noise: torch.Tensor) -> torch.Tensor:
-        return like(self.signal(t), x_0) * self.degrade(x_0, t) + self._coloured(noise, t)
-
     def target(self, x_0: torch.Tensor, t: Timestep) -> torch.Tensor:
         """The clean image itself."""
         return x_0
@@ -122,13 +119,13 @@ class BlurringProcess(DiffusionProcess):
         """The clean image that a prediction stands for; from noise, its high frequencies are amplified up to 1 / d."""
         if _checked_type(prediction_type) == "sample":
             return prediction
-        signal = self._basis.apply_transposed(x_t - self._coloured(prediction, t))
+        signal = self._basis.apply_transposed(x_t - self.coloured(prediction, t))
         return self._basis.apply(signal / like(self.signal(self._checked(t)) * self.gain(t), x_t))
 
-    def _coloured(self, noise: torch.Tensor, t: Timestep) -> torch.Tensor:
-        """White noise with the variances of x_t."""
+    def coloured(self, noise: torch.Tensor, t: Timestep) -> torch.Tensor:
+        """White noise with the variances sigma_t^2 of the frequencies of x_t."""
         if self._isotropic:
-            return like(self.sigma(t), noise) * noise
+            return super().coloured(noise, t)
         return CosineFilter(self._basis, self.variance(t).sqrt()).forward(noise)
 
     def _gain(self, t: Timestep, frequencies: torch.Tensor) -> torch.Tensor:

@@ -119,10 +119,6 @@ class CorrectiveNoiseProcess(DiffusionProcess):
         coarser = self._degradations[level + 1]
         return upsample(coarser.out_size).compose(coarser)
 
-    def marginal_sample(self, x_0: torch.Tensor, t: Timestep, noise: torch.Tensor) -> torch.Tensor:
-        mean = like(self.signal(t), x_0) * self.degrade(x_0, t)
-        return mean + like(self.sigma(t), noise) * noise
-
     def target(self, x_0: torch.Tensor, t: Timestep) -> torch.Tensor:
         """D_l x_0 at the level of t."""
         return self._degradations[self.level(t)].forward(x_0)

@@ -101,9 +101,23 @@ class DiffusionProcess(ABC):
         """D_t x_0: (B, C, H, W) at full resolution -> (B, C, h, w) at the size of timestep t."""
         return self.operator(-1, t).forward(x_0)
 
-    @abstractmethod
     def marginal_sample(self, x_0: torch.Tensor, t: Timestep, noise: torch.Tensor) -> torch.Tensor:
-        """x_t from clean images (B, C, H, W) and white noise (B, C, h, w): (B, C, h, w)."""
+        """x_t = a_t D_t x_0 + noise of its covariance, from (B, C, H, W) and white noise (B, C, h, w): (B, C, h, w).
+
+        Raises
+        ------
+        ValueError
+            When the noise has another shape than x_t: one image's noise must not serve the others.
+        """
+        t = self._checked(t)
+        degraded = self.degrade(x_0, t)
+        if noise.shape != degraded.shape:
+            raise ValueError(f"noise must have the size of x_t, {tuple(degraded.shape)}, got {tuple(noise.shape)}.")
+        return like(self.signal(t), degraded) * degraded + self.coloured(noise, t)
+
+    def coloured(self, noise: torch.Tensor, t: Timestep) -> torch.Tensor:
+        """White noise (B, C, h, w) with the covariance of x_t given x_0: sigma_t^2 I."""
+        return like(self.sigma(t), noise) * noise
 
     @abstractmethod
     def target(self, x_0: torch.Tensor, t: Timestep) -> torch.Tensor:

@@ -108,14 +108,6 @@ class ScaleSpaceProcess(DiffusionProcess):
         """D_s x_0 from the sharpest image of the level of s: the blur within the level."""
         return self.operator(self.resolution.level_starts[self.level(s)], s).forward(target)
 
-    def marginal_sample(self, x_0: torch.Tensor, t: Timestep, noise: torch.Tensor) -> torch.Tensor:
-        """x_t = a_t D_t x_0 + sigma_t noise, with white noise of shape (B, C, h, w)."""
-        t = self._checked(t)
-        degraded = self.degrade(x_0, t)
-        if noise.shape != degraded.shape:
-            raise ValueError(f"noise must have the size of x_t, {tuple(degraded.shape)}, got {tuple(noise.shape)}.")
-        return like(self.signal(t), degraded) * degraded + like(self.sigma(t), noise) * noise
-
     def posterior(
         self,
         x_0_at_s: torch.Tensor,
@@ -159,6 +151,7 @@ class ScaleSpaceProcess(DiffusionProcess):
         eta: float = 1.0,
         covariance: str = "exact",
     ) -> GaussianPosterior:
+        """`posterior`, after the prediction was blurred to D_s x_0."""
         return self.posterior(self.blur_to(clean, s), x_t, s, t, eta, covariance)
 
     def _cached(self, key: tuple[int, int], make: Callable[[], LinearOperator]) -> LinearOperator:

@@ -44,17 +44,18 @@ def stage_widths(config: TrainConfig) -> tuple[int, ...]:
 def build_scheduler(config: TrainConfig) -> ProcessScheduler:
     """The diffusion process that `config` describes."""
     check_combinations(config)
-    size = config.size[0] if config.size[0] == config.size[1] else config.size
     prediction_type = str(config.prediction_type)
     if config.process == "blurring":
         return BlurringScheduler(
-            sample_size=size, blur_sigma_max=float(config.blur_sigma_max or 0), prediction_type=prediction_type
+            sample_size=config.sample_size,
+            blur_sigma_max=float(config.blur_sigma_max or 0),
+            prediction_type=prediction_type,
         )
     sizes = explicit_resolutions(config)
     if sizes is None:
         _check_levels(config)
     levels = {
-        "sample_size": size,
+        "sample_size": config.sample_size,
         "num_levels": config.levels,
         "resolution_schedule": config.resolution_schedule,
         "resolution_gamma": config.resolution_gamma,
@@ -70,7 +71,6 @@ def build_scheduler(config: TrainConfig) -> ProcessScheduler:
 
 def build_unet(config: TrainConfig, class_names: Sequence[str] | None = None) -> FlexiUNet2DModel | ResizedUNet2DModel:
     """The network that `config` describes, with new weights; the last of its class embeddings is "no class"."""
-    size = config.size[0] if config.size[0] == config.size[1] else config.size
     layers = config.layers_per_block
     num_class_embeds = len(class_names) + 1 if class_names else None
     id2label = dict(enumerate(class_names)) if class_names else None
@@ -78,7 +78,7 @@ def build_unet(config: TrainConfig, class_names: Sequence[str] | None = None) ->
         if not isinstance(layers, int):
             raise UsageError(f"--network resized_unet has one --layers_per_block for all stages, got {layers}.")
         return resized_unet_of(
-            size,
+            config.sample_size,
             stage_widths(config),
             channels=config.channels,
             layers_per_block=layers,
@@ -90,7 +90,7 @@ def build_unet(config: TrainConfig, class_names: Sequence[str] | None = None) ->
             id2label=id2label,
         )
     return FlexiUNet2DModel(
-        sample_size=size,
+        sample_size=config.sample_size,
         in_channels=config.channels,
         out_channels=config.channels,
         block_out_channels=stage_widths(config),

@@ -319,6 +319,11 @@ class TrainConfig:
         """(height, width) of the full resolution."""
         return (self.res, self.res) if isinstance(self.res, int) else (self.res[0], self.res[-1])
 
+    @property
+    def sample_size(self) -> int | Size:
+        """The full resolution as networks and schedulers write it: one number for a square."""
+        return self.size[0] if self.size[0] == self.size[1] else self.size
+
 
 def filled(value: T | None) -> T:
     """A setting whose default depends on others, after it was filled in."""

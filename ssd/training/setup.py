@@ -143,7 +143,7 @@ def open_training_data(config: TrainConfig) -> ImageDataset | ImageStream:
     """The data set that `config` names."""
     dataset = open_dataset(
         config.data,
-        config.size[0] if config.size[0] == config.size[1] else config.size,
+        config.sample_size,
         config.crop_preset,
         skip_bad_images=config.skip_bad_images,
         background=config.background,

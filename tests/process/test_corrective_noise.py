@@ -64,7 +64,7 @@ def test_samples_of_the_chain_have_the_marginals() -> None:
     process, x_0, generator = make(), images(SIZE, 0, 1), torch.Generator().manual_seed(0)
     top, (low, high) = process.num_timesteps - 1, process.required_timesteps
     for start, end in ((top, high), (high - 1, low), (low - 1, 300)):
-        x = process.marginal_sample(x_0, start, white(process.size(start), generator))
+        x = process.marginal_sample(x_0.expand(NUMBER, -1, -1, -1), start, white(process.size(start), generator))
         chain = [start, (start + end + 2) // 2, end]
         for t, s in pairwise(chain):
             clean = process.target(x_0, t).expand(NUMBER, -1, -1, -1)
