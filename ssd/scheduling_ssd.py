@@ -14,6 +14,7 @@ from diffusers.configuration_utils import register_to_config
 
 # By name: diffusers resolves it in this module when it reads model_index.json.
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
+from diffusers.utils import logging
 
 from .operators.sizes import Size
 from .process.noise import NoiseSchedule, make_betas, make_blur_widths
@@ -21,11 +22,18 @@ from .process.posterior import GaussianPosterior
 from .process.predictions import check_prediction_type
 from .process.resolution import ResolutionSchedule, pyramid
 from .process.scale_space import COVARIANCES, ScaleSpaceProcess
+from .process.spacing import SPACINGS
 from .schedulers.base import ProcessScheduler, SSDSchedulerOutput, check_limits
+from .schedulers.multistep import Multistep
 
 __all__ = ["SSDScheduler", "SSDSchedulerOutput"]
 
 VARIANCE_TYPES = ("fixed_small", "fixed_large")
+SOLVER_ORDERS = (1, 2)
+STEPS_PER_LEVEL = 3
+"""With timestep_spacing="logsnr" fewer steps leave a level with nothing to extrapolate from."""
+
+logger = logging.get_logger(__name__)
 
 
 class SSDScheduler(ProcessScheduler):
@@ -66,10 +74,17 @@ class SSDScheduler(ProcessScheduler):
         The sizes of all levels, fine to coarse, instead of `num_levels` halvings; they may shrink by any step. The
         first is `sample_size`.
     variance_type : {"fixed_small", "fixed_large"}
-        The variance of ancestral steps, eta = 1: the posterior's (theorem 3), or that of the forward step, with one
-        level only. Other eta's have variances of their own.
+        The variance of ancestral steps, eta = 1, of first order: the posterior's (theorem 3), or that of the forward
+        step, with one level only. Other eta's, and second order, have variances of their own.
     covariance : {"exact", "isotropic"}
         isotropic is an ablation, for study: white noise of the same variance instead of the posterior's covariance.
+    solver_order : {1, 2}
+        1 holds the prediction during a step, as in the paper; 2 takes it in the middle of the step, extrapolated from
+        an earlier prediction of the same chain (`ssd.process.solver`): much nearer to what the network knows, at the
+        same cost.
+    timestep_spacing : {"linspace", "logsnr"}
+        How `set_timesteps(N)` chooses: evenly in t, or evenly in what the state knows of its image
+        (`ssd.process.spacing`), which second order needs.
 
     Examples
     --------
@@ -100,6 +115,8 @@ class SSDScheduler(ProcessScheduler):
         resolutions: Sequence[int | Sequence[int]] | None = None,
         variance_type: str = "fixed_small",
         covariance: str = "exact",
+        solver_order: int = 1,
+        timestep_spacing: str = "linspace",
     ) -> None:
         check_limits(num_train_timesteps, sample_size, clip_sample_range)
         if not math.isfinite(resolution_gamma) or not math.isfinite(blur_sigma_max):
@@ -114,6 +131,7 @@ class SSDScheduler(ProcessScheduler):
             sizes = explicit_sizes(resolutions, sample_size)
             self.register_to_config(resolutions=[list(size) for size in sizes], num_levels=len(sizes))
         _check_choices(prediction_type, blur_sigma_max, variance_type, covariance, len(sizes))
+        _check_sampler(solver_order, timestep_spacing)
         self._betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end)
         self._start(
             ScaleSpaceProcess(
@@ -129,9 +147,28 @@ class SSDScheduler(ProcessScheduler):
         """Variances of the one-step transitions: (T,), float32, on the CPU. A copy: changing it changes nothing."""
         return self._betas.float()
 
+    @property
+    def _spacing(self) -> str:
+        return self.config.timestep_spacing
+
+    def _spread(self, number: int) -> list[int]:
+        chosen = super()._spread(number)
+        enough = STEPS_PER_LEVEL * len(self.resolutions)
+        if self._spacing == "logsnr" and number < enough:
+            logger.warning(
+                f"{number} steps are few for {len(self.resolutions)} levels with timestep_spacing='logsnr': expect "
+                f"better images from {enough} steps on."
+            )
+        return chosen
+
+    def _set(self, descending: list[int], device: str | torch.device | None = None) -> None:
+        super()._set(descending, device)
+        self._solver = Multistep(self.process, descending) if self.config.solver_order == 2 else None
+
     def _posterior(self, clean: torch.Tensor, x_t: torch.Tensor, s: int, t: int, eta: float) -> GaussianPosterior:
-        posterior = self.process.reverse(clean, x_t, s, t, eta, self.config.covariance)
-        if self.config.variance_type == "fixed_large" and eta == 1 and s != -1:
+        x_hat = self._solver.midpoint(clean, t, s) if self._solver else self.process.blur_to(clean, s)
+        posterior = self.process.posterior(x_hat, x_t, s, t, eta, self.config.covariance)
+        if self.config.variance_type == "fixed_large" and eta == 1 and s != -1 and self._solver is None:
             # Of the forward step (arXiv:2006.11239, section 3.2): beta_t, or 1 - (a_t / a_s)^2 over several timesteps.
             return posterior.with_white_noise(1 - (self.process.signal(t) / self.process.signal(s)) ** 2)
         return posterior
@@ -158,6 +195,16 @@ def explicit_sizes(resolutions: Sequence[int | Sequence[int]], sample_size: int 
                 f"follows {fine}: list them from the full resolution down."
             )
     return [(size[0], size[1]) for size in pairs]
+
+
+def _check_sampler(solver_order: int, timestep_spacing: str) -> None:
+    """Raise a ValueError for a sampler that there is not."""
+    for name, value, allowed in (
+        ("solver_order", solver_order, SOLVER_ORDERS),
+        ("timestep_spacing", timestep_spacing, tuple(SPACINGS)),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}.")
 
 
 def _check_choices(

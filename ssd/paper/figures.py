@@ -11,19 +11,17 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..analysis.gaussian_oracle import (
-    oracle_process,
-    power_law_covariance,
-    reverse_chain_covariance,
-    spread_timesteps,
-)
+from ..analysis.gaussian_data import power_law_covariance
+from ..analysis.gaussian_oracle import oracle_process
 from ..analysis.information import continuous_resolution, image_information, state_information, sufficient_resolution
+from ..analysis.reverse_chain import Sampler, reverse_chain_covariance
 from ..commands.files import whole_file
 from ..commands.output_paths import check_output_folder
 from ..operators.kernels import dct_matrix
 from ..process.noise import NoiseSchedule, make_betas
 from ..process.resolution import ResolutionSchedule, pyramid
 from ..process.scale_space import ScaleSpaceProcess
+from ..process.spacing import linspace_timesteps
 from .cost import average_gflops, paper_network
 from .drawing import pyplot
 
@@ -166,9 +164,9 @@ def _state_covariance(process: ScaleSpaceProcess, t: int, covariance: str) -> to
 
 def _final_amplitudes(axis: Any, data: torch.Tensor, process: ScaleSpaceProcess, res: int) -> None:
     """Amplitude per frequency of the images at the end of the chain, over the data's."""
-    timesteps, reference = spread_timesteps(process, STEPS), _spectrum(data, res)
+    timesteps, reference = linspace_timesteps(process, STEPS), _spectrum(data, res)
     for name, marker in (("exact", "o-"), ("isotropic", "s-")):
-        found = reverse_chain_covariance(process, data, timesteps, 1.0, covariance=name)
+        found = reverse_chain_covariance(process, data, timesteps, Sampler(covariance=name))
         axis.plot(np.sqrt(_spectrum(found, res) / reference), marker, markersize=3, label=name)
     axis.axhline(1, color="k", linestyle="--", linewidth=1)
     axis.set(xlabel="cosine frequency", ylabel="amplitude over the data's", ylim=(0.7, 1.05))

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -19,6 +18,7 @@ from diffusers.utils import BaseOutput, logging
 from ..operators.sizes import Size
 from ..process.diffusion import DiffusionProcess
 from ..process.posterior import GaussianPosterior
+from ..process.spacing import SPACINGS
 
 logger = logging.get_logger(__name__)
 
@@ -249,12 +249,17 @@ class ProcessScheduler(SchedulerMixin, ConfigMixin):
         """x_s given x_t and a prediction of the clean image."""
         return self.process.reverse(clean, x_t, s, t, eta)
 
+    @property
+    def _spacing(self) -> str:
+        """One of `SPACINGS`: how `set_timesteps` chooses."""
+        return "linspace"
+
     def _set(self, descending: list[int], device: str | torch.device | None = None) -> None:
         self._ascending = descending[::-1]
         self.timesteps = torch.tensor(descending, dtype=torch.int64, device=device)
 
     def _spread(self, number: int) -> list[int]:
-        """Exactly `number` evenly spaced timesteps, T-1 first, with all that the process requires among them."""
+        """Exactly `number` timesteps, T-1 first, with all that the process requires among them."""
         last = len(self) - 1
         required = {last, *self.process.required_timesteps}
         if not len(required) <= number <= last + 1:
@@ -262,11 +267,7 @@ class ProcessScheduler(SchedulerMixin, ConfigMixin):
                 f"num_inference_steps must be in {len(required)}..{last + 1} for this schedule "
                 f"(its first step and {len(required) - 1} level changes are needed), got {number}."
             )
-        chosen = set(np.linspace(last, 0, number).round().astype(int).tolist())
-        for t in sorted(required - chosen, reverse=True):
-            chosen.remove(min(chosen - required, key=lambda other: abs(other - t)))
-            chosen.add(t)
-        return sorted(chosen, reverse=True)
+        return SPACINGS[self._spacing](self.process, number)
 
     def _check_explicit(self, timesteps: list[int]) -> list[int]:
         last = len(self) - 1

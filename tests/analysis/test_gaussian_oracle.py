@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from ssd.analysis import gaussian_oracle
-from ssd.analysis.gaussian_oracle import (
-    chain_distance,
-    oracle_process,
-    posterior_mean_matrix,
-    power_law_covariance,
-    reverse_chain_covariance,
-    spread_timesteps,
-)
+from ssd.analysis.gaussian_data import posterior_mean_matrix, power_law_covariance
+from ssd.analysis.gaussian_oracle import oracle_process
+from ssd.analysis.reverse_chain import Sampler, chain_distance, reverse_chain_covariance
 from ssd.scheduling_ssd import SSDScheduler
 
 SMALL = (8, 8)
@@ -39,6 +35,12 @@ FAST = [case for case in REFERENCE if case[1] == 10 and (case[0] == 1 or case[2]
 SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in REFERENCE if case not in FAST]
 
 
+def spread_timesteps(process, number):
+    """`number` even timesteps and every level change, descending: the chains of the references."""
+    spread = np.linspace(0, process.num_timesteps - 1, number).round().astype(int).tolist()
+    return sorted({*spread, *process.resolution.level_changes}, reverse=True)
+
+
 @pytest.fixture(scope="module")
 def natural_covariance():
     return power_law_covariance((32, 32))
@@ -49,7 +51,7 @@ def test_independent_reference(natural_covariance, eta, number, num_levels, num_
     process = oracle_process((32, 32), num_levels)
     timesteps = spread_timesteps(process, number)
     assert len(timesteps) == num_steps
-    assert chain_distance(process, natural_covariance, timesteps, eta) == pytest.approx(expected, rel=5e-3)
+    assert chain_distance(process, natural_covariance, timesteps, Sampler(eta)) == pytest.approx(expected, rel=5e-3)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
@@ -67,7 +69,9 @@ def test_one_level_is_a_scalar_recursion_per_frequency(eta):
         gain = a_s * wiener + direction * (1 - a_t * wiener) / sigma_t  # x_0 part and predicted-noise part
         variance = gain**2 * variance + noise
     expected = basis @ torch.diag(variance) @ basis.T
-    torch.testing.assert_close(reverse_chain_covariance(process, data, timesteps, eta), expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        reverse_chain_covariance(process, data, timesteps, Sampler(eta)), expected, rtol=0, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -84,7 +88,7 @@ def test_scheduler_samples_this_chain(eta):
         prediction = x.flatten(1) @ posterior_mean_matrix(process, data, s, t)
         x = scheduler.step(prediction.view(-1, 1, *process.size(s)), t, x, eta=eta, generator=generator).prev_sample
     sampled = x.flatten(1).T @ x.flatten(1) / num_images
-    computed = reverse_chain_covariance(process, data, timesteps, eta)
+    computed = reverse_chain_covariance(process, data, timesteps, Sampler(eta))
     assert torch.linalg.norm(sampled - computed) < 0.02 * torch.linalg.norm(computed)  # about 3 standard errors
 
 
@@ -104,7 +108,7 @@ def test_prediction_error_is_uncorrelated_with_what_was_seen(s, t):
 @pytest.mark.parametrize("num_levels", [1, 3])
 def test_more_steps_come_closer(num_levels, eta):
     process, data = oracle_process(SMALL, num_levels), power_law_covariance(SMALL)
-    distances = [chain_distance(process, data, spread_timesteps(process, n), eta) for n in (10, 40, 160)]
+    distances = [chain_distance(process, data, spread_timesteps(process, n), Sampler(eta)) for n in (10, 40, 160)]
     assert distances[0] > 4 * distances[1] > 8 * distances[2] > 0
 
 
@@ -119,7 +123,7 @@ def test_power_law_covariance():
 
 def test_wrong_covariance_is_named():
     with pytest.raises(ValueError, match=r"must be \(64, 64\), got \(16, 16\)"):
-        reverse_chain_covariance(oracle_process(SMALL, 2), power_law_covariance((4, 4)), [999, 0], eta=1)
+        reverse_chain_covariance(oracle_process(SMALL, 2), power_law_covariance((4, 4)), [999, 0], Sampler())
 
 
 ARGUMENTS = ["--res", "8", "--levels", "[1, 2]", "--steps", "[10]", "--etas", "[1]"]
@@ -128,15 +132,22 @@ ARGUMENTS = ["--res", "8", "--levels", "[1, 2]", "--steps", "[10]", "--etas", "[
 def test_command_prints_the_table(capsys):
     gaussian_oracle.main(ARGUMENTS)
     header, *rows = capsys.readouterr().out.splitlines()
-    assert header.split() == ["eta", "levels", "N", "steps", "Frechet", "distance"]
-    assert [row.split()[:4] for row in rows] == [["1", "1", "10", "10"], ["1", "2", "10", "11"]]
+    assert header.split() == ["order", "eta", "levels", "steps", "cost", "Frechet", "distance"]
+    found = [row.split()[:4] for row in rows]
+    assert found == [[order, "1", levels, "10"] for order in "12" for levels in "12"]
+    assert [row.split()[4] for row in rows] == ["10.00", "8.50", "10.00", "8.50"]
+
+
+def test_command_adds_the_covariance_that_a_mean_lacks(capsys):
+    gaussian_oracle.main([*ARGUMENTS, "--covariance", "all"])
+    assert all(abs(float(row.split()[5])) < 1e-9 for row in capsys.readouterr().out.splitlines()[1:3])
 
 
 def test_size_by_its_former_name(capsys):
     gaussian_oracle.main(["--image_size", *ARGUMENTS[1:]])
     captured = capsys.readouterr()
     assert captured.err == "note: --image_size is now called --res.\n"
-    assert len(captured.out.splitlines()) == 3
+    assert len(captured.out.splitlines()) == 5
 
 
 def test_command_draws_the_plot(tmp_path, capsys):
@@ -153,7 +164,8 @@ def test_command_draws_the_plot(tmp_path, capsys):
         (["--levels", "[0]"], "--levels must be in 1..6, got 0"),
         (["--res", "12", "--levels", "[4]"], "use at most 3 levels"),
         (["--res", "128"], "--res must be in 2..64, got 128"),
-        (["--steps", "[1]"], "--steps must be in 2..1000, got 1"),
+        (["--steps", "[1]"], "--steps must be in 3..1000, got 1"),
+        (["--solver_orders", "[3]"], "--solver_orders must be in 1..2, got 3"),
         (["--steps", "[]"], "got an empty list"),
         (["--etas", "[2]"], "--etas must be in 0..1, got 2"),
         (["--resolution_gamma", "0"], "resolution_gamma must be positive"),
