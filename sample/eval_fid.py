@@ -26,7 +26,8 @@ from ssd.commands.parser import CommandParser
 from ssd.evaluation.config import EvalConfig, FeatureSettings, StatsConfig
 from ssd.evaluation.features.digit_classifier import digit_recognition
 from ssd.evaluation.features.extractors import Extractor
-from ssd.evaluation.generated import GeneratedImages, open_generated
+from ssd.evaluation.generated import GeneratedImages, ModelImages, open_generated
+from ssd.evaluation.likelihood import LikelihoodSettings, estimate_bits_per_dim
 from ssd.evaluation.measure import Measured, Measurer
 from ssd.evaluation.metrics import all_metrics
 from ssd.evaluation.plan import QUERIES, MeasurePlan
@@ -43,7 +44,9 @@ from ssd.evaluation.reference import Reference, open_reference
 from ssd.evaluation.report import Report, format_number, list_neighbours, report_pictures, write_report
 from ssd.evaluation.statistics import save_statistics
 from ssd.operators.sizes import Size
+from ssd.sampling.given_images import GivenImages
 
+LIKELIHOOD_IMAGES = 1000
 RENAMED = {"preset": "crop_preset", "keep": "keep_features"}
 
 
@@ -95,6 +98,7 @@ def compare(config: EvalConfig, baseline: dict[str, Any] | None, state: PartialS
     full = generated[images.size]
     real = reference.measure(measurer, MeasurePlan.of_reference(kept, patches), full.first[:QUERIES])
     levels = measure_levels(images, reference, generated, measurer)
+    bits = measure_likelihood(config, images, state)
     if not state.is_main_process:
         return
 
@@ -102,6 +106,7 @@ def compare(config: EvalConfig, baseline: dict[str, Any] | None, state: PartialS
     metrics = all_metrics(config.metric_names, labels, real, full, levels, config.seed, images.channels)
     if is_digits:
         metrics |= digit_recognition([full.images])
+    metrics |= bits
     warn(count_warnings(full))
     tell(reference.notes)
     protocol = protocol_of(config, images, {**reference.provenance, **real.provenance}, measurer.extractors)
@@ -162,6 +167,24 @@ def measure_levels(
         size: (measurer.measure(pictures.reduced(reduction), count, plan, desc=desc), generated[size])
         for size, reduction in images.reductions.items()
     }
+
+
+def measure_likelihood(config: EvalConfig, images: GeneratedImages, state: PartialState) -> dict[str, Any]:
+    """Bits per dimension of reference images, if they were asked for."""
+    if "bits_per_dim" not in config.metric_names or not isinstance(images, ModelImages):
+        return {}
+    given = GivenImages(
+        model=str(config.model),
+        data=config.ref,
+        split=config.split,
+        crop_preset=config.crop_preset,
+        num=LIKELIHOOD_IMAGES,
+        seed=config.seed,
+        batch_size=config.network_batch,
+    )
+    pipeline = images.sampler.pipeline
+    own = given.open(pipeline, state.process_index, state.num_processes)
+    return estimate_bits_per_dim(pipeline, own, LikelihoodSettings(), config.seed, state)
 
 
 def protocol_of(

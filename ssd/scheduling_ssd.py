@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -18,8 +19,9 @@ from diffusers.utils import logging
 
 from .operators.sizes import Size
 from .process.noise import NoiseSchedule, make_betas, make_blur_widths
-from .process.posterior import GaussianPosterior
+from .process.posterior import GaussianPosterior, Generators, white_noise
 from .process.predictions import check_prediction_type
+from .process.residuals import KINDS, ResidualTable, adds_noise
 from .process.resolution import ResolutionSchedule, pyramid
 from .process.scale_space import COVARIANCES, ScaleSpaceProcess
 from .process.spacing import SPACINGS
@@ -85,6 +87,11 @@ class SSDScheduler(ProcessScheduler):
     timestep_spacing : {"linspace", "logsnr"}
         How `set_timesteps(N)` chooses: evenly in t, or evenly in what the state knows of its image
         (`ssd.process.spacing`), which second order needs.
+    residual_covariance : {"none", "null", "all"}
+        Where the prediction gets noise of the spread that a mean lacks, by the calibration: nowhere; in the new details
+        at level changes, which fits second order; everywhere, which fits first order with eta = 1.
+    calibration : dict, optional
+        What `ssd.sampling.calibrate` measured of the network, `ssd.process.residuals.ResidualTable.to_config`.
 
     Examples
     --------
@@ -95,6 +102,7 @@ class SSDScheduler(ProcessScheduler):
     """
 
     process: ScaleSpaceProcess
+    residuals: ResidualTable | None
 
     @register_to_config
     def __init__(
@@ -117,6 +125,8 @@ class SSDScheduler(ProcessScheduler):
         covariance: str = "exact",
         solver_order: int = 1,
         timestep_spacing: str = "linspace",
+        residual_covariance: str = "none",
+        calibration: dict[str, Any] | None = None,
     ) -> None:
         check_limits(num_train_timesteps, sample_size, clip_sample_range)
         if not math.isfinite(resolution_gamma) or not math.isfinite(blur_sigma_max):
@@ -131,7 +141,7 @@ class SSDScheduler(ProcessScheduler):
             sizes = explicit_sizes(resolutions, sample_size)
             self.register_to_config(resolutions=[list(size) for size in sizes], num_levels=len(sizes))
         _check_choices(prediction_type, blur_sigma_max, variance_type, covariance, len(sizes))
-        _check_sampler(solver_order, timestep_spacing)
+        _check_sampler(solver_order, timestep_spacing, residual_covariance, calibration)
         self._betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end)
         self._start(
             ScaleSpaceProcess(
@@ -141,6 +151,7 @@ class SSDScheduler(ProcessScheduler):
                 blur_widths=make_blur_widths(num_train_timesteps, blur_sigma_max) if blur_sigma_max else None,
             )
         )
+        self.residuals = None if calibration is None else ResidualTable.from_config(self.process, calibration)
 
     @property
     def betas(self) -> torch.Tensor:
@@ -165,8 +176,12 @@ class SSDScheduler(ProcessScheduler):
         super()._set(descending, device)
         self._solver = Multistep(self.process, descending) if self.config.solver_order == 2 else None
 
-    def _posterior(self, clean: torch.Tensor, x_t: torch.Tensor, s: int, t: int, eta: float) -> GaussianPosterior:
+    def _posterior(
+        self, clean: torch.Tensor, x_t: torch.Tensor, s: int, t: int, eta: float, generator: Generators
+    ) -> GaussianPosterior:
         x_hat = self._solver.midpoint(clean, t, s) if self._solver else self.process.blur_to(clean, s)
+        if self.residuals is not None and adds_noise(self.process, self.config.residual_covariance, s, t):
+            x_hat = x_hat + self.residuals.noise(self.config.residual_covariance, s, t, white_noise(x_hat, generator))
         posterior = self.process.posterior(x_hat, x_t, s, t, eta, self.config.covariance)
         if self.config.variance_type == "fixed_large" and eta == 1 and s != -1 and self._solver is None:
             # Of the forward step (arXiv:2006.11239, section 3.2): beta_t, or 1 - (a_t / a_s)^2 over several timesteps.
@@ -197,11 +212,19 @@ def explicit_sizes(resolutions: Sequence[int | Sequence[int]], sample_size: int 
     return [(size[0], size[1]) for size in pairs]
 
 
-def _check_sampler(solver_order: int, timestep_spacing: str) -> None:
+def _check_sampler(
+    solver_order: int, timestep_spacing: str, residual_covariance: str, calibration: dict[str, Any] | None
+) -> None:
     """Raise a ValueError for a sampler that there is not."""
+    if residual_covariance in KINDS[1:] and calibration is None:
+        raise ValueError(
+            f"residual_covariance={residual_covariance!r} needs a calibration of this network: make one with  "
+            "python -m ssd.sampling.calibrate --model FOLDER --data DATA."
+        )
     for name, value, allowed in (
         ("solver_order", solver_order, SOLVER_ORDERS),
         ("timestep_spacing", timestep_spacing, tuple(SPACINGS)),
+        ("residual_covariance", residual_covariance, KINDS),
     ):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}.")

@@ -134,7 +134,8 @@ class EvalConfig(FeatureSettings, SamplingSettings):
         Instead of a model: a folder of generated images, or an .npz or .npy file of them.
     metrics : str
         The metrics, with commas between: fid, kid, swd (sliced Wasserstein distance per scale), pr (precision and
-        recall), levels (the distance at every level of the model).
+        recall), levels (the distance at every level of the model), bits_per_dim (the likelihood of at most 1000
+        reference images, best of a split that the model has not learned from).
     num : int
         The number of images to draw.
     out : str, optional
@@ -183,8 +184,9 @@ class EvalConfig(FeatureSettings, SamplingSettings):
             )
         if self.network_batch < 1:
             raise UsageError(f"--network_batch must be at least 1, got {self.network_batch}.")
-        if "levels" in self.metric_names and (self.model is None or self.ref_is_statistics):
-            raise UsageError("--metrics levels needs a model, and a data set rather than statistics as --ref.")
+        for name in ("levels", "bits_per_dim"):
+            if name in self.metric_names and (self.model is None or self.ref_is_statistics):
+                raise UsageError(f"--metrics {name} needs a model, and a data set rather than statistics as --ref.")
         if "," in (self.features or "") and self.ref_is_statistics:
             raise UsageError("Statistics are of one extractor: give --features one name, or a data set as --ref.")
 

@@ -17,7 +17,7 @@ from .features.extractors import PIXEL_SIDE
 from .measure import Measured
 from .statistics import ReferenceFeatures
 
-METRICS = ("fid", "kid", "swd", "pr", "levels")
+METRICS = ("fid", "kid", "swd", "pr", "levels", "bits_per_dim")
 FULL_COUNT = 50_000
 INCEPTION_FEATURES = {"clean": 2048, "legacy_pytorch": 2048}
 
@@ -54,7 +54,7 @@ def all_metrics(
     Parameters
     ----------
     metrics : sequence of str
-        Some of `METRICS`.
+        Some of `METRICS`; bits_per_dim is `ssd.evaluation.likelihood`'s.
     labels : sequence of str
         Labels of the extractors.
     real, generated : Measured
@@ -89,7 +89,7 @@ def compare(
     label : str
         The extractor's label; it ends the metrics' names.
     metrics : sequence of str
-        Some of `METRICS`; `swd` and `levels` do not belong to an extractor and are not among the results.
+        Some of `METRICS`; those that do not belong to an extractor are not among the results.
     seed : int
         The seed of KID's subsets.
     """

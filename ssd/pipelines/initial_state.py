@@ -5,13 +5,10 @@ Shape letters: B batch, C channels, h w the size of x_t at the first timestep.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
-"""One generator for the whole batch, one per image, or the global one."""
+from ..process.posterior import Generators
 
 
 def initial_state(

@@ -18,6 +18,16 @@ from ..operators.placing import like
 from ..operators.spectral import Covariance, IsotropicCovariance, SpectralCovariance, SpectralForm
 
 
+Generators = torch.Generator | Sequence[torch.Generator] | None
+"""One generator for the whole batch, one per image in a list or a tuple, or the global one."""
+
+
+def white_noise(images: torch.Tensor, generator: Generators) -> torch.Tensor:
+    """Independent standard normal numbers, one for every pixel of `images`."""
+    generator = list(generator) if isinstance(generator, tuple) else generator  # diffusers knows lists only
+    return randn_tensor(tuple(images.shape), generator=generator, device=images.device, dtype=images.dtype)
+
+
 @dataclass(frozen=True)
 class GaussianPosterior:
     """The Gaussian x_s | x_t, x_0.
@@ -36,15 +46,11 @@ class GaussianPosterior:
     covariance: Covariance
     is_deterministic: bool = False
 
-    def sample(self, generator: torch.Generator | Sequence[torch.Generator] | None = None) -> torch.Tensor:
-        """Draw x_s: shape (B, C, H, W). B generators, in a list or a tuple, give every image its own."""
+    def sample(self, generator: Generators = None) -> torch.Tensor:
+        """Draw x_s: shape (B, C, H, W)."""
         if self.is_deterministic:
             return self.mean
-        generator = list(generator) if isinstance(generator, tuple) else generator  # diffusers knows lists only
-        noise = randn_tensor(
-            tuple(self.mean.shape), generator=generator, device=self.mean.device, dtype=self.mean.dtype
-        )
-        return self.mean + self.covariance.sqrt_apply(noise)
+        return self.mean + self.covariance.sqrt_apply(white_noise(self.mean, generator))
 
     def with_white_noise(self, variance: torch.Tensor) -> GaussianPosterior:
         """The same mean with the covariance variance I; `variance` has shape () or (B, 1, 1, 1)."""

@@ -17,7 +17,7 @@ from diffusers.utils import BaseOutput, logging
 
 from ..operators.sizes import Size
 from ..process.diffusion import DiffusionProcess
-from ..process.posterior import GaussianPosterior
+from ..process.posterior import GaussianPosterior, Generators
 from ..process.spacing import SPACINGS
 
 logger = logging.get_logger(__name__)
@@ -205,7 +205,7 @@ class ProcessScheduler(SchedulerMixin, ConfigMixin):
         timestep: int | torch.Tensor,
         sample: torch.Tensor,
         eta: float = 1.0,
-        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        generator: Generators = None,
         return_dict: bool = True,
     ) -> SSDSchedulerOutput | tuple[torch.Tensor, torch.Tensor]:
         """Draw x_s from x_t and the network's prediction; a pure function of config, timesteps and arguments.
@@ -234,19 +234,35 @@ class ProcessScheduler(SchedulerMixin, ConfigMixin):
             if tuple(tensor.shape[-2:]) != size:
                 raise ValueError(f"At timestep {t} (next: {s}) {name} must be {size}, got {tuple(tensor.shape)}.")
         # Half-precision networks are welcome; the state is computed in float32 or better.
-        working = torch.promote_types(sample.dtype, torch.float32)
-        x_t = sample.to(working)
-        prediction = self.process.clean_image(self.config.prediction_type, model_output.to(working), x_t, t, s)
-        if self.config.clip_sample:
-            limit = self.config.clip_sample_range
-            prediction = prediction.clamp(-limit, limit)
-        prev_sample = self._posterior(prediction, x_t, s, t, eta).sample(generator).to(sample.dtype)
+        x_t = sample.to(torch.promote_types(sample.dtype, torch.float32))
+        prediction = self.clean_image(model_output, x_t, t, s)
+        prev_sample = self._posterior(prediction, x_t, s, t, eta, generator).sample(generator).to(sample.dtype)
         if not return_dict:
             return prev_sample, prediction
         return SSDSchedulerOutput(prev_sample=prev_sample, pred_original_sample=prediction)
 
-    def _posterior(self, clean: torch.Tensor, x_t: torch.Tensor, s: int, t: int, eta: float) -> GaussianPosterior:
-        """x_s given x_t and a prediction of the clean image."""
+    def clean_image(
+        self, model_output: torch.Tensor, x_t: torch.Tensor, t: int | torch.Tensor, s: int | torch.Tensor
+    ) -> torch.Tensor:
+        """The clean image that the network's output stands for, clipped if the configuration says so.
+
+        Parameters
+        ----------
+        model_output : torch.Tensor
+            (B, C, H, W), from x_t on the way to x_s.
+        x_t : torch.Tensor
+            (B, C, h, w); the result has its dtype.
+        t, s : int or torch.Tensor
+            One of each, or (B,).
+        """
+        clean = self.process.clean_image(self.config.prediction_type, model_output.to(x_t.dtype), x_t, t, s)
+        limit = self.config.clip_sample_range
+        return clean.clamp(-limit, limit) if self.config.clip_sample else clean
+
+    def _posterior(
+        self, clean: torch.Tensor, x_t: torch.Tensor, s: int, t: int, eta: float, generator: Generators
+    ) -> GaussianPosterior:
+        """x_s given x_t and a prediction of the clean image; `generator` is for noise on the prediction."""
         return self.process.reverse(clean, x_t, s, t, eta)
 
     @property

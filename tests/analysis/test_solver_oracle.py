@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
+from ssd.analysis.gaussian_bound import bits_of_8_bit_pixels, expected_bound
 from ssd.analysis.gaussian_data import posterior_mean_matrix, power_law_covariance, residual_covariance
 from ssd.analysis.gaussian_oracle import chain_cost, oracle_process
 from ssd.analysis.reverse_chain import Sampler, chain_distance, reverse_chain_covariance
+from ssd.process.likelihood import step_kl
 from ssd.process.spacing import SPACINGS, linspace_timesteps, logsnr_timesteps
 from ssd.scheduling_ssd import SSDScheduler
 
@@ -100,3 +103,28 @@ def test_the_parts_of_the_missing_covariance():
 def test_an_unknown_residual_is_named():
     with pytest.raises(ValueError, match="residual must be one of none, null, row"):
         Sampler(residual="some")
+
+
+@pytest.mark.parametrize("case", GOLDEN["likelihood"], ids=lambda case: f"{case['problem']['L']}-{case['cov']}")
+def test_independent_bounds(case):
+    process, data = problem(case)
+    calibrated = {"theorem3": "none"}.get(case["cov"], case["cov"])
+    parts = expected_bound(process, data, case["timesteps"], calibrated)
+    assert parts["gap"] == pytest.approx(case["parts"]["gap"], rel=1e-2)
+    for name in ("prior", "within", "change", "decoder", "entropy", "bound"):
+        assert parts[name] == pytest.approx(case["parts"][name], rel=1e-6)
+    for density, pixels in (("bound", "bound_bits_8bit"), ("entropy", "entropy_bits_8bit")):
+        assert bits_of_8_bit_pixels(parts[density]) == pytest.approx(case["parts"][pixels], rel=1e-6)
+
+
+def test_the_bound_is_the_expectation_of_its_terms():
+    """One error per direction of the residual makes the sum of `step_kl` its expectation."""
+    process, data = oracle_process((8, 8), 3), power_law_covariance((8, 8))
+    chain = logsnr_timesteps(process, 12)
+    total = 0.0
+    for t, s in pairwise(chain):
+        values, vectors = torch.linalg.eigh(residual_covariance(process, data, s, t))
+        errors = (values.clamp(min=0).sqrt() * vectors).T.reshape(-1, 1, *process.size(s))
+        total += float(step_kl(process, errors, s, t).sum())
+    parts = expected_bound(process, data, chain)
+    assert total / 64 == pytest.approx(parts["within"] + parts["change"], rel=1e-10)
