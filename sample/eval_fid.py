@@ -1,6 +1,6 @@
 """Distances between generated images and a data set, with all that is needed to defend them.
 
-    accelerate launch sample/eval_fid.py --model runs/celeba64 --ref celeba:/data/celeba --steps 1000 --out eval/
+    accelerate launch sample/eval_fid.py --model runs/celeba64 --ref celeba:/data/celeba --out eval/
     python sample/eval_fid.py --images samples/ --ref stats/celeba64_adm.npz --metrics fid,kid,swd
     python sample/eval_fid.py stats --ref celeba:/data/celeba --crop_preset adm --res 64 --out stats/celeba64_adm.npz
     python sample/eval_fid.py --model runs/digits --ref digits --features pixels --num 512

@@ -93,7 +93,7 @@ def main() -> None:
             raise UsageError("Nothing to write: give at least one of --grid FILE, --animation FILE and --out FOLDER.")
         check_outputs(config)
         pipeline = load_pipeline(config.model, config.device, config.dtype)
-        config.check(pipeline)
+        config = config.prepare(pipeline)
         with hold_folder(config.out) if config.out else nullcontext() as note:
             if note:
                 print(f"note: {note}", file=sys.stderr)
@@ -118,7 +118,7 @@ def sample(config: SampleConfig, pipeline: SSDPipeline) -> list[str]:
     recorder, drawn = None, todo
     if config.animation:
         animated = min(ANIMATED_IMAGES, config.num)
-        every = -(-config.steps // ANIMATION_FRAMES)
+        every = -(-len(pipeline.scheduler.timesteps) // ANIMATION_FRAMES)
         recorder = CoarseToFineRecorder(pipeline.scheduler.size_at(-1), animated, every)
         drawn = sorted({*range(animated), *todo})  # an animation needs the states of images that are there, too
     unsaved, shown = set(todo), {}

@@ -25,12 +25,12 @@ from .pipelines.guidance import GuidedNetwork, check_labels
 from .pipelines.initial_state import Generators, check_generators, initial_state
 from .pipelines.staging import complete_pipeline
 from .schedulers.base import ProcessScheduler
+from .schedulers.samplers import default_steps
 from .scheduling_blurring import BlurringScheduler
 from .scheduling_corrective_noise import CorrectiveNoiseScheduler
 from .scheduling_ssd import SSDScheduler
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
-DEFAULT_STEPS = 100
 
 
 class SSDPipeline(DiffusionPipeline):
@@ -107,7 +107,8 @@ class SSDPipeline(DiffusionPipeline):
 
         The remaining steps are then skipped, and the state x_s is returned as it is: noisy, and at the size of its
         level. With the remaining timesteps it can be continued:
-        `pipeline(timesteps=rest, latents=state, ..)`, where `state` was returned with `output_type="latent"`.
+        `pipeline(timesteps=rest, latents=state, ..)`, where `state` was returned with `output_type="latent"`. With
+        second order the first of these steps is of first order, since the earlier predictions are gone.
         """
         return self._interrupt
 
@@ -136,7 +137,8 @@ class SSDPipeline(DiffusionPipeline):
         batch_size : int
             B, the number of images; the other arguments are given by name.
         num_inference_steps : int, optional
-            The number of steps, default 100; at least the number of levels.
+            The number of steps, at least the number of levels. Default: 20 with second order, at least 3 per level;
+            100 with first order.
         eta : float
             In [0, 1]: 1 is ancestral sampling, 0 DDIM's deterministic step within a level.
         generator : optional
@@ -185,8 +187,7 @@ class SSDPipeline(DiffusionPipeline):
         labels = check_labels(self.unet, class_labels, batch_size, guidance_scale)
         limits = images_per_call(self.scheduler.resolutions, batch_size, max_batch_size_per_level)
         if timesteps is None and num_inference_steps is None:
-            fewest = len(self.scheduler.process.required_timesteps) + 1
-            num_inference_steps = min(max(DEFAULT_STEPS, fewest), len(self.scheduler))
+            num_inference_steps = default_steps(self.scheduler)
         self.scheduler.set_timesteps(num_inference_steps, timesteps=timesteps)
         chain = self.scheduler.timesteps.tolist()  # plain integers: the loop never waits for the device
         self._num_timesteps, self._interrupt = len(chain), False

@@ -123,8 +123,8 @@ class SSDScheduler(ProcessScheduler):
         resolutions: Sequence[int | Sequence[int]] | None = None,
         variance_type: str = "fixed_small",
         covariance: str = "exact",
-        solver_order: int = 1,
-        timestep_spacing: str = "linspace",
+        solver_order: int = 2,
+        timestep_spacing: str = "logsnr",
         residual_covariance: str = "none",
         calibration: dict[str, Any] | None = None,
     ) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ssd import SSDScheduler
 from ssd.process.losses import training_pair
 from ssd.process.predictions import PREDICTION_TYPES
+from ssd.schedulers.samplers import SAMPLERS
 from ssd.scheduling_ssd import VARIANCE_TYPES
 
 from .numerics import random_walk, relative_error
@@ -17,6 +18,9 @@ from .numerics import random_walk, relative_error
 
 def images(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+PAPER = SAMPLERS["paper"]
 
 
 def exact(scheduler):
@@ -32,7 +36,7 @@ def exact(scheduler):
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 def test_one_level_is_ddpm_at_every_timestep(prediction_type: str, variance_type: str, clip: bool) -> None:
     options = {"prediction_type": prediction_type, "variance_type": variance_type, "clip_sample": clip}
-    ours = SSDScheduler(sample_size=8, num_levels=1, **options)
+    ours = SSDScheduler(sample_size=8, num_levels=1, **options, **PAPER)
     stock, reference = DDPMScheduler(**options), exact(DDPMScheduler(**options))
     output, x_t = images(2, 3, 8, 8), images(2, 3, 8, 8, seed=1)
     for t in range(999, -1, -1):
@@ -63,7 +67,7 @@ def test_one_level_makes_the_states_and_velocities_of_diffusers(prediction_type:
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 def test_one_level_with_fewer_steps_is_ddpm(prediction_type: str, variance_type: str, number: int) -> None:
     options = {"prediction_type": prediction_type, "variance_type": variance_type}
-    ours, theirs = SSDScheduler(sample_size=8, num_levels=1, **options), exact(DDPMScheduler(**options))
+    ours, theirs = SSDScheduler(sample_size=8, num_levels=1, **options, **PAPER), exact(DDPMScheduler(**options))
     theirs.set_timesteps(number)
     ours.set_timesteps(timesteps=theirs.timesteps.tolist())
     output, x_t = images(2, 3, 8, 8).double(), images(2, 3, 8, 8, seed=1).double()
@@ -78,7 +82,7 @@ def test_one_level_with_fewer_steps_is_ddpm(prediction_type: str, variance_type:
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 def test_one_level_with_eta_zero_is_ddim(prediction_type: str, variance_type: str, number: int) -> None:
     options = {"prediction_type": prediction_type, "clip_sample": False}
-    ours = SSDScheduler(sample_size=8, num_levels=1, variance_type=variance_type, **options)
+    ours = SSDScheduler(sample_size=8, num_levels=1, variance_type=variance_type, **options, **PAPER)
     theirs = exact(DDIMScheduler(set_alpha_to_one=True, **options))
     theirs.set_timesteps(number)
     ours.set_timesteps(timesteps=theirs.timesteps.tolist())

@@ -151,7 +151,7 @@ def open_generated(config: EvalConfig, device: str) -> GeneratedImages:
         in_colour = config.ref_is_statistics and read_channels(load_statistics(Path(config.ref)).provenance) == 3
         return FolderImages(Path(str(config.images)), in_colour)
     pipeline = load_pipeline(config.model, device, config.dtype)
-    config.check(pipeline)  # sets the timesteps, which the levels need
+    config = config.prepare(pipeline)  # sets the timesteps, too, which the levels need
     pipeline.set_progress_bar_config(disable=True)
     levels = tuple(level_ends(pipeline.scheduler)) if "levels" in config.metric_names else ()
     classes = _number_of_labels(pipeline, config.num_classes, config.guidance_scale)
@@ -159,7 +159,7 @@ def open_generated(config: EvalConfig, device: str) -> GeneratedImages:
     sampler = Sampler(pipeline, config, batch, classes, config.labels, config.guidance_scale, levels)
     if config.compile:
         compile_pipeline(pipeline, [batch], batch)
-    return ModelImages(Path(config.model), sampler, config.num, config.image_folder, config.overwrite)
+    return ModelImages(Path(str(config.model)), sampler, config.num, config.image_folder, config.overwrite)
 
 
 def _number_of_labels(pipeline: SSDPipeline, wanted: int | None, guidance_scale: float) -> int:

@@ -148,7 +148,7 @@ def measure(config: ComparisonConfig, name: str) -> dict[str, Any]:
     if kept.exists() and (found := json.loads(kept.read_text()))["asked"] == asked:
         return dict(found["row"])
     flags = {"model": model, "ref": config.data, "features": "pixels", "num": spent.images, "seed": config.seed}
-    flags |= {"steps": spent.sampling_steps, "out": model / "report"}
+    flags |= {"sampler": "paper", "steps": spent.sampling_steps, "out": model / "report"}
     words = [str(word) for key, value in flags.items() for word in (f"--{key}", value)]
     run_command("sample/eval_fid.py", [*words, "--overwrite"], Path(config.out) / f"{name}.log")
     report = json.loads((model / "report" / "report.json").read_text())
@@ -176,7 +176,7 @@ def costs(config: ComparisonConfig, name: str) -> dict[str, float]:
     pipeline = load_pipeline(str(model))
     pipeline.set_progress_bar_config(disable=True)
     total = sum(count * gflops for _, count, gflops in route_costs(pipeline.unet, pipeline.scheduler))
-    settings = SamplingSettings(steps=spent.sampling_steps, seed=config.seed)
+    settings = SamplingSettings(sampler="paper", steps=spent.sampling_steps, seed=config.seed).prepare(pipeline)
     draw(pipeline, range(SHOWN), SamplingSettings(steps=len(pipeline.scheduler.resolutions), seed=config.seed))
     start = time.perf_counter()
     images = draw(pipeline, range(SHOWN), settings)

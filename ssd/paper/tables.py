@@ -18,6 +18,7 @@ from flexi_unet import FlexiUNet2DModel
 
 from ..commands.errors import UsageError
 from ..schedulers.base import ProcessScheduler
+from ..schedulers.samplers import SAMPLERS
 from ..scheduling_corrective_noise import CorrectiveNoiseScheduler
 from ..scheduling_ssd import SSDScheduler
 from .cost import median_seconds, paper_network, preset_gflops, seconds_per_image
@@ -121,7 +122,7 @@ def steps_table(config: TablesConfig) -> str:
     """Table 7, speed by levels and steps: ratios to one level (the plain U-Net) with all steps, in one run."""
 
     def measure(levels: int, steps: int, eta: float) -> Callable[[], float]:
-        scheduler = SSDScheduler(sample_size=64, num_levels=levels)
+        scheduler = SSDScheduler(sample_size=64, num_levels=levels, **SAMPLERS["paper"])
         number = max(steps * config.steps // 1000, levels)
         return lambda: seconds_per_image(
             _network(64, levels, config.base), scheduler, _chain(scheduler, number), eta, config.batch
@@ -146,7 +147,7 @@ def corrective_table(config: TablesConfig) -> str:
     """Table 11: seconds of corrective noise (equal schedule) over those of scale space diffusion (convex_decay)."""
 
     def measure(process: str, levels: int) -> Callable[[], float]:
-        scheduler: ProcessScheduler = SSDScheduler(sample_size=64, num_levels=levels)
+        scheduler: ProcessScheduler = SSDScheduler(sample_size=64, num_levels=levels, **SAMPLERS["paper"])
         number = config.steps
         if process == "corrective":
             scheduler = CorrectiveNoiseScheduler(sample_size=64, num_levels=levels, resolution_schedule="equal")

@@ -119,7 +119,8 @@ def _calibrated_kl(
 
 
 def decoder_nll(x_0: torch.Tensor, x_hat: torch.Tensor, width: float) -> torch.Tensor:
-    """-log p(x_0 | x_hat): a Gaussian of standard deviation `width` around the prediction, in 256 bins open at both ends.
+    """-log p(x_0 | x_hat): a Gaussian of standard deviation `width` around the prediction, in 256 bins, the outer ones
+    open.
 
     Parameters
     ----------

@@ -17,7 +17,6 @@ from ..operators.linear import LinearOperator
 from ..operators.placing import like
 from ..operators.spectral import Covariance, IsotropicCovariance, SpectralCovariance, SpectralForm
 
-
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """One generator for the whole batch, one per image in a list or a tuple, or the global one."""
 

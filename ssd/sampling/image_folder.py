@@ -33,10 +33,12 @@ def sampling_settings(model: Path, settings: SamplingSettings) -> dict[str, Any]
     """What decides over the pixels of image i, whoever draws it."""
     return {
         "model": model_sha256(model),
+        "sampler": settings.sampler,
         "steps": settings.steps,
         "eta": settings.eta,
         "seed": settings.seed,
         "dtype": settings.dtype,
+        "residual_covariance": settings.residual_covariance,
         "compile": settings.compile,
     }
 

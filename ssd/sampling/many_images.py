@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from tqdm.auto import tqdm
@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from ..commands.errors import BrokenModel, UsageError
 from ..pipeline_ssd import SSDPipeline
 from ..pipelines.guidance import number_of_classes
+from ..schedulers.samplers import default_steps, with_sampler
 from ..seeding import numpy_generator, torch_generator
 from .compiling import compile_pipeline
 from .pictures import CHANNELS
@@ -25,39 +26,58 @@ ACCELERATOR_PIXELS = 2**19
 """Pixels per network call on an accelerator: 8 images of 256 pixels, 128 of 64."""
 
 
+Settings = TypeVar("Settings", bound="SamplingSettings")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
     """How images are drawn.
 
     Parameters
     ----------
-    steps : int
-        The number of sampling steps, from the number of levels to 1000.
+    sampler : {"second_order", "paper"}, optional
+        How images are sampled: with second order, or with the paper's first order in even timesteps. Default: as the
+        model's scheduler says, which is second order unless it was changed.
+    steps : int, optional
+        The number of sampling steps, from the number of levels to 1000. Default: 20 with second order, at least 3 per
+        level; 100 with the paper's sampler.
     eta : float
         1 is ancestral sampling, 0 is DDIM's deterministic step; any number in [0, 1].
     seed : int
         The seed of everything random: image i depends on the seed and on i alone.
     dtype : {"float32", "bfloat16", "float16"}
         The type of the network's weights; the noisy image itself stays in float32.
+    residual_covariance : {"none", "null", "all"}, optional
+        Where predictions get noise of the spread that a mean lacks, by a calibration (`ssd.sampling.calibrate`):
+        nowhere; in the new details at level changes; everywhere, which is for the paper's sampler. Default: as the
+        model's scheduler says, nowhere unless it was changed.
     compile : bool
         Compile the network before the first image: one graph per route, on NVIDIA GPUs replayed as CUDA graphs.
     """
 
-    steps: int = 100
+    sampler: Literal["second_order", "paper"] | None = None
+    steps: int | None = None
     eta: float = 1.0
     seed: int = 0
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    residual_covariance: Literal["none", "null", "all"] | None = None
     compile: bool = False
 
     def __post_init__(self) -> None:
         for name, low in (("steps", 1), ("seed", 0)):
-            if getattr(self, name) < low:
+            if getattr(self, name) is not None and getattr(self, name) < low:
                 raise UsageError(f"--{name} must be at least {low}, got {getattr(self, name)}.")
         if not 0 <= self.eta <= 1:
             raise UsageError(f"--eta must be in [0, 1], got {self.eta}.")
 
-    def check(self, pipeline: SSDPipeline) -> None:
-        """Raise a `UsageError` if `pipeline` cannot take this number of steps or this eta, or gives no pictures."""
+    def prepare(self: Settings, pipeline: SSDPipeline) -> Settings:
+        """Give `pipeline` the sampler; returns the settings with their defaults filled in.
+
+        Raises
+        ------
+        UsageError
+            When the pipeline cannot take these settings, or gives no pictures.
+        """
         channels = pipeline.unet.config.out_channels
         if channels not in CHANNELS:
             raise UsageError(
@@ -65,13 +85,21 @@ class SamplingSettings:
                 'pipeline in Python, with output_type="latent".'
             )
         try:
-            pipeline.scheduler.set_timesteps(self.steps)
+            pipeline.scheduler = with_sampler(
+                pipeline.scheduler, self.sampler, residual_covariance=self.residual_covariance
+            )
         except ValueError as error:
-            raise UsageError(f"--steps {self.steps} does not fit this model: {error}") from error
+            raise UsageError(f"The sampler does not fit this model: {error}") from error
+        steps = default_steps(pipeline.scheduler) if self.steps is None else self.steps
+        try:
+            pipeline.scheduler.set_timesteps(steps)
+        except ValueError as error:
+            raise UsageError(f"--steps {steps} does not fit this model: {error}") from error
         try:
             pipeline.scheduler.process.check_eta(self.eta)
         except ValueError as error:
             raise UsageError(f"--eta {self.eta:g} does not fit this model: {error}") from error
+        return replace(self, steps=steps)
 
 
 def image_labels(indices: Sequence[int], num_labels: int, kind: str = "balanced", seed: int = 0) -> list[int] | None:

@@ -173,7 +173,8 @@ class TrainConfig:
     sample_every : int
         Steps between sample grids of the averaged weights. 0 is never.
     sample_steps : int
-        The number of sampling steps for these grids.
+        The number of sampling steps for these grids. Default: 20 with second order, at least 3 per level; 100 for the
+        other processes.
     save_every : int
         Steps between checkpoints, each with the pipeline. The last step always saves.
     checkpoints_total_limit : int
@@ -256,7 +257,7 @@ class TrainConfig:
     num_workers: int = at_least(0, 4)
     log_every: int = at_least(1, 50)
     sample_every: int = at_least(0, 5000)
-    sample_steps: int = at_least(1, 50)
+    sample_steps: int | None = at_least(1, None)
     save_every: int = at_least(1, 5000)
     checkpoints_total_limit: int = at_least(1, 3)
     milestone_every: int = at_least(0, 0)

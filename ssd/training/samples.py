@@ -32,7 +32,7 @@ def save_sample_grid(
     classes = number_of_classes(unet)
     (images,) = pipeline(
         share,
-        num_inference_steps=max(config.sample_steps, len(scheduler.resolutions)),
+        num_inference_steps=config.sample_steps and max(config.sample_steps, len(scheduler.resolutions)),
         generator=[torch_generator(config.seed, "samples", i) for i in mine],
         class_labels=[i % classes for i in mine] if classes else None,
         output_type="latent",

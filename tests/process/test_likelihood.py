@@ -135,5 +135,5 @@ def test_variances_need_a_closed_form():
 
     chosen = SSDScheduler(sample_size=8, num_levels=2).process
     chosen._operators[(0, 1)] = ImplicitOperator(lambda x: x[..., ::2, ::2], (8, 8))
-    with pytest.raises(ValueError, match="needs? an operator with a closed-form spectrum"):
+    with pytest.raises(ValueError, match=r"needs? an operator with a closed-form spectrum"):
         step_kl(chosen, torch.zeros(1, 1, 8, 8), 700, 800, ErrorVariances(torch.ones(4, 4), torch.ones(())))

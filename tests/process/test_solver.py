@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -145,7 +146,7 @@ def test_few_predictions_are_kept():
 def test_effective_log_snr_falls_and_jumps_by_log_two():
     process = scheduler().process
     known = effective_half_log_snrs(process)
-    assert all(later < earlier for earlier, later in zip(known, known[1:]))
+    assert all(later < earlier for earlier, later in pairwise(known))
     for level in range(3):
         assert level_offset(process, level) == pytest.approx(-level * math.log(2), abs=1e-12)
     assert known[400] == pytest.approx(half_log_snr(process, 400), abs=1e-12)

@@ -24,7 +24,7 @@ def test_a_pipeline_saved_by_version_0_1_gives_its_images(load, eta: int) -> Non
             middle.append(tensors["latents"].clone())
         return {}
 
-    settings = SamplingSettings(steps=10, eta=eta, seed=3)
+    settings = SamplingSettings(sampler="paper", steps=10, eta=eta, seed=3).prepare(pipeline)
     final = draw(pipeline, range(4), settings, labels=[0, 1, 2, 3], guidance_scale=2.0, callback=record)
     # float32 on whatever CPU: seven times the most that instruction sets and threads were seen to change.
     torch.testing.assert_close(final, expected[f"eta_{eta}.final"], atol=1e-5, rtol=0)
