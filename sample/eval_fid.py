@@ -46,7 +46,6 @@ from ssd.evaluation.statistics import save_statistics
 from ssd.operators.sizes import Size
 from ssd.sampling.given_images import GivenImages
 
-LIKELIHOOD_IMAGES = 1000
 RENAMED = {"preset": "crop_preset", "keep": "keep_features"}
 
 
@@ -178,7 +177,7 @@ def measure_likelihood(config: EvalConfig, images: GeneratedImages, state: Parti
         data=config.ref,
         split=config.split,
         crop_preset=config.crop_preset,
-        num=LIKELIHOOD_IMAGES,
+        num=config.likelihood_images,
         seed=config.seed,
         batch_size=config.network_batch,
     )

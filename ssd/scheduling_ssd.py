@@ -87,7 +87,7 @@ class SSDScheduler(ProcessScheduler):
     timestep_spacing : {"linspace", "logsnr"}
         How `set_timesteps(N)` chooses: evenly in t, or evenly in what the state knows of its image
         (`ssd.process.spacing`), which second order needs.
-    residual_covariance : {"none", "null", "all"}
+    residual_covariance : {"none", "null_space", "all"}
         Where the prediction gets noise of the spread that a mean lacks, by the calibration: nowhere; in the new details
         at level changes, which fits second order; everywhere, which fits first order with eta = 1.
     calibration : dict, optional

@@ -134,7 +134,7 @@ class EvalConfig(FeatureSettings, SamplingSettings):
         Instead of a model: a folder of generated images, or an .npz or .npy file of them.
     metrics : str
         The metrics, with commas between: fid, kid, swd (sliced Wasserstein distance per scale), pr (precision and
-        recall), levels (the distance at every level of the model), bits_per_dim (the likelihood of at most 1000
+        recall), levels (the distance at every level of the model), bits_per_dim (the likelihood of
         reference images, best of a split that the model has not learned from).
     num : int
         The number of images to draw.
@@ -153,6 +153,8 @@ class EvalConfig(FeatureSettings, SamplingSettings):
         The number of classes to draw. Default: all but the model's last, which stands for no class.
     guidance_scale : float
         The strength of classifier-free guidance; 1 is off.
+    likelihood_images : int
+        The number of reference images whose bits_per_dim is estimated.
     network_batch : int
         Images per call of the model's network, which draws them. Networks round differently in batches of another
         length, so unlike batch_size it can change the last bit of a pixel.
@@ -169,6 +171,7 @@ class EvalConfig(FeatureSettings, SamplingSettings):
     labels: Literal["balanced", "random"] = "balanced"
     num_classes: int | None = None
     guidance_scale: float = 1.0
+    likelihood_images: int = 1000
     network_batch: int = 32
 
     def check_settings(self) -> None:
@@ -182,8 +185,9 @@ class EvalConfig(FeatureSettings, SamplingSettings):
             raise UsageError(
                 f"pr needs more than 3 images, got --num {self.num}: choose others, such as --metrics fid."
             )
-        if self.network_batch < 1:
-            raise UsageError(f"--network_batch must be at least 1, got {self.network_batch}.")
+        for name, low in (("network_batch", 1), ("likelihood_images", 2)):
+            if getattr(self, name) < low:
+                raise UsageError(f"--{name} must be at least {low}, got {getattr(self, name)}.")
         for name in ("levels", "bits_per_dim"):
             if name in self.metric_names and (self.model is None or self.ref_is_statistics):
                 raise UsageError(f"--metrics {name} needs a model, and a data set rather than statistics as --ref.")

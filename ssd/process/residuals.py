@@ -26,7 +26,7 @@ from .scale_space import ScaleSpaceProcess
 SMALLEST = 1e-12
 """The least variance, also of a band that has no frequency at its size; logarithms need one."""
 
-KINDS = ("none", "null", "all")
+KINDS = ("none", "null_space", "all")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class ResidualTable:
 
         Parameters
         ----------
-        kind : {"null", "all"}
+        kind : {"null_space", "all"}
             In the null space of D_st, which there is at level changes; or in all directions.
         s, t : int
             A step that `adds_noise`.
@@ -153,7 +153,7 @@ def adds_noise(process: ScaleSpaceProcess, kind: str, s: int, t: int) -> bool:
     stays as it was predicted.
     """
     changes = process.level(s) != process.level(t)
-    return s != -1 and (kind == "all" or (kind == "null" and changes))
+    return s != -1 and (kind == "all" or (kind == "null_space" and changes))
 
 
 def _check(

@@ -4,7 +4,7 @@
     python -m ssd.sampling.calibrate --model runs/celeba64 --data celeba:/data/celeba --split valid
 
 Use images that the network has not learned from, if there are any: of its own it knows more. The numbers go into
-scheduler/scheduler_config.json, as `calibration`. Sampling uses them with --residual_covariance null or all, and
+scheduler/scheduler_config.json, as `calibration`. Sampling uses them with --residual_covariance null_space or all, and
 sample/eval_nll.py for a tighter bound.
 """
 

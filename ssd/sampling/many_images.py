@@ -47,7 +47,7 @@ class SamplingSettings:
         The seed of everything random: image i depends on the seed and on i alone.
     dtype : {"float32", "bfloat16", "float16"}
         The type of the network's weights; the noisy image itself stays in float32.
-    residual_covariance : {"none", "null", "all"}, optional
+    residual_covariance : {"none", "null_space", "all"}, optional
         Where predictions get noise of the spread that a mean lacks, by a calibration (`ssd.sampling.calibrate`):
         nowhere; in the new details at level changes; everywhere, which is for the paper's sampler. Default: as the
         model's scheduler says, nowhere unless it was changed.
@@ -60,7 +60,7 @@ class SamplingSettings:
     eta: float = 1.0
     seed: int = 0
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    residual_covariance: Literal["none", "null", "all"] | None = None
+    residual_covariance: Literal["none", "null_space", "all"] | None = None
     compile: bool = False
 
     def __post_init__(self) -> None:
