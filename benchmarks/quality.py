@@ -160,7 +160,7 @@ class Run:
         self._scheduler = SSDScheduler(sample_size=settings.res, num_levels=levels)
         self._optimizer = torch.optim.AdamW(unet.parameters(), settings.learning_rate, weight_decay=0.0)
         self._ema = EmaNetworks(self._unet, [0.995], torch.device(DEVICE))
-        self._routes = BatchRoutes(self._scheduler.process.resolution, settings.seed, settings.transition_probability)
+        self._routes = BatchRoutes(self._scheduler.process, settings.seed, settings.transition_probability)
 
     def train_until(self, seconds: float) -> None:
         """Train until the time spent in training is `seconds`."""
