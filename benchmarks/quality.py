@@ -4,7 +4,8 @@ python benchmarks/quality.py --data npz:images.npz
 python benchmarks/quality.py --data digits --res 16 --minutes 0.5,1 --num 128 --plot quality.png
 
 The runs take turns between two marks, so that whatever else the machine does slows all of them alike. Time is that of
-training alone. The distances need no weights: Frechet distance of 8 x 8 pixels, sliced Wasserstein of Laplacian bands.
+training alone. The distances need no download: Frechet distance of 8 x 8 pixels and of EfficientNet-Lite0 (of the extra
+`features`), sliced Wasserstein of Laplacian bands.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
+from accelerate import PartialState
 from measuring import DEVICE, read_settings
 from tqdm.auto import tqdm
 
@@ -23,10 +24,11 @@ from flexi_unet import FlexiUNet2DModel
 from ssd import SSDPipeline, SSDScheduler
 from ssd.commands.errors import exit_on_usage_error
 from ssd.data import open_dataset
-from ssd.evaluation.distances.frechet import frechet_distance
-from ssd.evaluation.distances.patches import image_patches
-from ssd.evaluation.distances.sliced_wasserstein import sliced_wasserstein
-from ssd.evaluation.features.extractors import pixel_features
+from ssd.evaluation.features.extractors import load_extractor
+from ssd.evaluation.images import PictureArray
+from ssd.evaluation.measure import Measured, Measurer
+from ssd.evaluation.metrics import all_metrics
+from ssd.evaluation.plan import MeasurePlan
 from ssd.process.losses import denoising_loss, training_pair
 from ssd.sampling.many_images import SamplingSettings, generate
 from ssd.sampling.pictures import image_grid, to_uint8
@@ -34,7 +36,13 @@ from ssd.seeding import numpy_generator, random_words, torch_generator, uniform
 from ssd.training.ema import EmaNetworks
 from ssd.training.routes import BatchRoutes
 
-METRICS = {"frechet": "Frechet distance of 8 x 8 pixels", "swd": "sliced Wasserstein distance"}
+FEATURES = ("pixels", "efficientnet_lite0")
+METRICS = {
+    "pixels": ("frechet_distance_pixels", "Frechet distance of 8 x 8 pixels"),
+    "efficientnet": ("frechet_distance_efficientnet_lite0", "Frechet distance of EfficientNet-Lite0"),
+    "swd": ("swd", "sliced Wasserstein distance"),
+}
+"""Field of a `Point` -> name in reports, name in figures."""
 
 
 @dataclass
@@ -84,7 +92,8 @@ class Point:
     levels: int
     minutes: float
     training_steps: int
-    frechet: float
+    pixels: float
+    efficientnet: float
     swd: float
 
 
@@ -104,7 +113,7 @@ def measure(settings: QualityBenchmark) -> tuple[list[Point], list[Run]]:
     dataset = open_dataset(settings.data, settings.res)
     count: int = dataset.provenance["count"]
     images = torch.stack([torch.as_tensor(dataset[index]["image"]) for index in range(count)])
-    reference = Pictures(images)
+    ruler = Ruler(images)
     torch.manual_seed(settings.seed)
     unet = FlexiUNet2DModel(settings.res, block_out_channels=tuple(settings.block_out_channels))
     runs = [Run(settings, int(levels), copy.deepcopy(unet), images) for levels in settings.levels.split(",")]
@@ -114,28 +123,30 @@ def measure(settings: QualityBenchmark) -> tuple[list[Point], list[Run]]:
         for mark in marks:
             for run in runs:
                 run.train_until(mark)
-                distances = Pictures(run.sample(settings.num)).distances(reference)
+                distances = ruler.distances(run.sample(settings.num))
                 points.append(Point(run.levels, mark / 60, run.step, **distances))
                 progress.update()
                 progress.write(str(points[-1]))
     half = torch.randperm(len(images), generator=torch_generator(settings.seed, "halves"))[: settings.num]
-    points.append(Point(0, 0.0, 0, **Pictures(images[half]).distances(reference)))
+    points.append(Point(0, 0.0, 0, **ruler.distances(images[half])))
     return points, runs
 
 
-class Pictures:
-    """What the distances need of a set of images (N, 3, R, R) in [-1, 1]."""
+class Ruler:
+    """Measures images (N, 3, R, R) in [-1, 1] as the evaluation does, and compares them with a reference."""
 
-    def __init__(self, images: torch.Tensor) -> None:
-        features = pixel_features(images.cpu().clamp(-1, 1)).double().numpy()
-        self.mean, self.covariance = features.mean(axis=0), np.cov(features, rowvar=False)
-        patches = [image_patches(pixels, index) for index, pixels in enumerate(to_uint8(images))]
-        self.bands = {side: np.concatenate([patch[side] for patch in patches]) for side in patches[0]}
+    def __init__(self, reference: torch.Tensor) -> None:
+        self._measurer = Measurer([load_extractor(name, DEVICE) for name in FEATURES], PartialState())
+        self._reference = self._measured(reference)
 
-    def distances(self, reference: Pictures) -> dict[str, float]:
-        bands = [sliced_wasserstein(reference.bands[side], self.bands[side]) for side in reference.bands]
-        frechet = frechet_distance(reference.mean, reference.covariance, self.mean, self.covariance)
-        return {"frechet": frechet, "swd": float(np.mean(bands))}
+    def distances(self, images: torch.Tensor) -> dict[str, float]:
+        """The fields of a `Point` that are distances."""
+        found = all_metrics(["fid", "swd"], FEATURES, self._reference, self._measured(images), levels={})
+        return {field: found[metric] for field, (metric, _) in METRICS.items()}
+
+    def _measured(self, images: torch.Tensor) -> Measured:
+        plan = MeasurePlan(num_patched=len(images))
+        return self._measurer.measure(PictureArray(to_uint8(images)), len(images), plan)
 
 
 class Run:
@@ -149,7 +160,7 @@ class Run:
         self._scheduler = SSDScheduler(sample_size=settings.res, num_levels=levels)
         self._optimizer = torch.optim.AdamW(unet.parameters(), settings.learning_rate, weight_decay=0.0)
         self._ema = EmaNetworks(self._unet, [0.995], torch.device(DEVICE))
-        self._routes = BatchRoutes(self._scheduler.process.resolution, settings.seed, settings.transition_probability)
+        self._routes = BatchRoutes(self._scheduler.process, settings.seed, settings.transition_probability)
 
     def train_until(self, seconds: float) -> None:
         """Train until the time spent in training is `seconds`."""
@@ -184,27 +195,28 @@ class Run:
 
 def table(points: list[Point]) -> str:
     """Markdown."""
-    lines = ["| levels | training minutes | training steps | Frechet, pixels | sliced Wasserstein |", "|" + "---|" * 5]
+    distances = "Frechet, pixels | Frechet, EfficientNet | sliced Wasserstein"
+    lines = [f"| levels | training minutes | training steps | {distances} |", "|" + "---|" * 6]
     for point in points:
         what = f"{point.levels} | {point.minutes:g} | {point.training_steps}" if point.levels else "the data | |"
-        lines.append(f"| {what} | {point.frechet:.3f} | {point.swd:.3f} |")
+        lines.append(f"| {what} | {point.pixels:.3f} | {point.efficientnet:.3f} | {point.swd:.3f} |")
     return "\n".join(lines)
 
 
 def draw(points: list[Point], settings: QualityBenchmark, path: Path) -> None:
-    """Both distances against time, one line per number of levels."""
+    """All distances against time, one line per number of levels."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for axis, (metric, label) in zip(axes, METRICS.items()):
+    figure, axes = plt.subplots(1, len(METRICS), figsize=(4.5 * len(METRICS), 3.6), layout="constrained")
+    for axis, (field, (_, label)) in zip(axes, METRICS.items()):
         for levels in sorted({point.levels for point in points} - {0}):
             mine = [point for point in points if point.levels == levels]
             name = f"{levels} level{'s' if levels > 1 else ''}"
-            axis.plot([p.minutes for p in mine], [getattr(p, metric) for p in mine], marker="o", label=name)
-        floor = next(getattr(point, metric) for point in points if not point.levels)
+            axis.plot([p.minutes for p in mine], [getattr(p, field) for p in mine], marker="o", label=name)
+        floor = next(getattr(point, field) for point in points if not point.levels)
         axis.axhline(floor, color="k", linestyle="--", linewidth=1, label="as many real images")
         axis.set(xlabel="training minutes", ylabel=label, yscale="log")
         axis.grid(alpha=0.3, which="both")

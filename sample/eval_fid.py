@@ -3,7 +3,7 @@
     accelerate launch sample/eval_fid.py --model runs/celeba64 --ref celeba:/data/celeba --out eval/
     python sample/eval_fid.py --images samples/ --ref stats/celeba64_adm.npz --metrics fid,kid,swd
     python sample/eval_fid.py stats --ref celeba:/data/celeba --crop_preset adm --res 64 --out stats/celeba64_adm.npz
-    python sample/eval_fid.py --model runs/digits --ref digits --features pixels --num 512
+    python sample/eval_fid.py --model runs/digits --ref digits --features pixels,efficientnet_lite0 --num 512
 
 The first and the last draw images and measure them (report.json, report.md and the images in --out; without it the
 report goes to eval/ and the numbers to metrics.json in the model's folder), the second measures a folder, the third

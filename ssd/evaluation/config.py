@@ -28,13 +28,14 @@ class FeatureSettings:
     split : str, optional
         The part of the reference to take. Default: the data set's, which is the training split.
     features : str, optional
-        The feature extractor: pixels (8 x 8 by area, no weights), clean or legacy_pytorch (Inception as in clean-fid)
-        or module:PATH; or several with commas between. Default: the statistics' own, pixels for digits, else clean.
+        The feature extractor: pixels (8 x 8 by area, no weights), clean or legacy_pytorch (Inception as in clean-fid),
+        efficientnet_lite0 (its weights are in the extra `features`) or module:PATH; or several with commas between.
+        Default: the statistics' own, pixels for digits, else clean.
     inception_weights : str, optional
         The weights file of clean and legacy_pytorch, or a folder with the published files. Default: the environment
         variable SSD_INCEPTION_WEIGHTS, else torch hub's folder, else the file is downloaded.
     inception_sha256 : str, optional
-        The SHA-256 that the weights file must have, or none. Default: a published one.
+        The SHA-256 that the weights file of clean and legacy_pytorch must have, or none. Default: a published one.
     resize : {"clean", "legacy_pytorch", "none"}
         How pictures are resized for module:PATH: to 299 x 299 as clean or legacy_pytorch do, or not at all.
     bf16 : bool

@@ -13,13 +13,14 @@ from .distances.frechet import frechet_distance, frechet_standard_error
 from .distances.kid import kernel_distance
 from .distances.precision_recall import precision_recall
 from .distances.sliced_wasserstein import sliced_wasserstein
+from .features.efficientnet import NAME, NUM_FEATURES
 from .features.extractors import PIXEL_SIDE
 from .measure import Measured
 from .statistics import ReferenceFeatures
 
 METRICS = ("fid", "kid", "swd", "pr", "levels", "bits_per_dim")
 FULL_COUNT = 50_000
-INCEPTION_FEATURES = {"clean": 2048, "legacy_pytorch": 2048}
+NETWORK_FEATURES = {"clean": 2048, "legacy_pytorch": 2048, NAME: NUM_FEATURES}
 
 
 def parse_metrics(text: str) -> list[str]:
@@ -121,7 +122,7 @@ def compare_scales(
 
 def check_reference(real: ReferenceFeatures, metrics: Sequence[str], label: str, channels: int = 3) -> None:
     """Raise a `UsageError` if statistics lack what a metric needs, before hours are spent on images."""
-    known = {**INCEPTION_FEATURES, "pixels": channels * PIXEL_SIDE**2}
+    known = {**NETWORK_FEATURES, "pixels": channels * PIXEL_SIDE**2}
     expected = known.get(label, len(real.mean))
     if len(real.mean) != expected:
         raise UsageError(f"The reference is of {len(real.mean)} features, but '{label}' gives {expected}.")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..commands.errors import UsageError
+from .features.efficientnet import NAME as EFFICIENTNET
 from .features.extractors import Extractor
 from .measure import Measured
 from .plan import ROUNDING
@@ -25,6 +26,7 @@ PACKAGES = (
     "scipy",
     "pillow",
     "clean-fid",
+    "efficientnet-lite-pytorch",
     "scale-space-diffusion",
 )
 FEW, VERY_FEW = 10_000, 2_048
@@ -98,7 +100,7 @@ def count_warnings(measured: Measured) -> list[str]:
     warnings = []
     for label, features in measured.features.items():
         count, num_features = features.count, len(features.mean)
-        if label != "pixels" and count < FEW:
+        if label not in ("pixels", EFFICIENTNET) and count < FEW:
             amount = "far too few" if count < VERY_FEW else "few"
             warnings.append(
                 f"{count} images are {amount} for the features '{label}': the distance is biased upwards below 10,000 "
@@ -107,7 +109,7 @@ def count_warnings(measured: Measured) -> list[str]:
         if count <= num_features:
             warnings.append(
                 f"{count} images for {num_features} features ('{label}'): their covariance is singular, which biases "
-                "the distance, and no confidence interval can be given."
+                "the distance, and no confidence interval can be given: compare it with those of equally many images."
             )
     return warnings
 

@@ -52,6 +52,20 @@ def test_distance_to_itself_is_zero_also_when_singular() -> None:
     assert frechet_distance(np.ones(20), covariance, np.ones(20), covariance) == pytest.approx(0, abs=1e-5)
 
 
+def test_distance_of_fewer_images_than_features_is_exact() -> None:
+    """Of centred rows X, Y the trace of the root is the sum of the singular values of X Y^T: no covariance is made."""
+    rng = np.random.default_rng(0)
+    one, two = rng.standard_normal((20, 300)), 0.5 * rng.standard_normal((30, 300)) + 0.2
+    mean_1, mean_2 = one.mean(axis=0), two.mean(axis=0)
+    x, y = (one - mean_1) / np.sqrt(19), (two - mean_2) / np.sqrt(29)
+    cross = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    expected = ((mean_1 - mean_2) ** 2).sum() + (x**2).sum() + (y**2).sum() - 2 * cross
+    found = frechet_distance(mean_1, np.cov(one, rowvar=False), mean_2, np.cov(two, rowvar=False))
+    # Of the 300 roots of eigenvalues 281 should be 0 and are those of round-off, about sqrt(eps) of the largest each.
+    largest = np.linalg.norm(x, 2) * np.linalg.norm(y, 2)
+    assert found == pytest.approx(expected, abs=2 * 300 * np.sqrt(300 * np.finfo(float).eps) * largest)
+
+
 def test_distance_needs_the_same_features() -> None:
     with pytest.raises(ValueError, match="3 with 2 features"):
         frechet_distance(np.zeros(3), np.eye(3), np.zeros(2), np.eye(2))
@@ -285,6 +299,7 @@ def test_names_say_how_many_images() -> None:
     assert distance_name("legacy_pytorch", 49_999) == "fid49k_legacy_pytorch"
     assert distance_name("clean", 512) == "fid512_clean"
     assert distance_name("pixels", 50_000) == "frechet_distance_pixels"
+    assert distance_name("efficientnet_lite0", 50_000) == "frechet_distance_efficientnet_lite0"
     assert distance_name("module", 100) == "frechet_distance_module"
 
 

@@ -17,10 +17,14 @@ import torch.nn.functional as F
 
 from ...commands.errors import UsageError
 from ...commands.files import file_sha256
+from .efficientnet import NAME as EFFICIENTNET
+from .efficientnet import WEIGHTS_SHA256, load_efficientnet
 from .inception import load_inception, load_module
 from .weights import find_weights, verify
 
 PIXEL_SIDE = 8
+NAMES = ("pixels", "clean", "legacy_pytorch", EFFICIENTNET)
+"""Extractors by name; module:PATH is another."""
 
 
 def reduce_to_pixels(images: torch.Tensor) -> torch.Tensor:
@@ -40,8 +44,8 @@ class Extractor:
     Parameters
     ----------
     name : str
-        pixels, clean, legacy_pytorch or module:PATH.
-    resize : {"clean", "legacy_pytorch", "none"}
+        pixels, clean, legacy_pytorch, efficientnet_lite0 or module:PATH.
+    resize : {"clean", "legacy_pytorch", "clean_224", "none"}
         What `resize_picture` does for it.
     network : callable
         (B, C, H, W), float32 in [0, 255] -> (B, D); C is 3 for all but `pixels`.
@@ -61,7 +65,7 @@ class Extractor:
 
     @property
     def label(self) -> str:
-        """The name in metrics: pixels, clean, legacy_pytorch or module."""
+        """The name in metrics: pixels, clean, legacy_pytorch, efficientnet_lite0 or module."""
         return self.name.partition(":")[0]
 
     @property
@@ -109,12 +113,13 @@ def load_extractor(
     Parameters
     ----------
     name : str
-        `pixels`; `clean` or `legacy_pytorch` (Inception as clean-fid defines these modes); or `module:PATH`.
+        `pixels`; `clean` or `legacy_pytorch` (Inception as clean-fid defines these modes); `efficientnet_lite0` (of the
+        extra `features`); or `module:PATH`.
     device : str
     weights : str, optional
         Inception weights file, or a folder with the published files.
     sha256 : str, optional
-        What the weights file must have; "none" accepts any.
+        What the Inception weights file must have; "none" accepts any.
     resize : {"clean", "legacy_pytorch", "none"}
         How pictures are resized for `module:PATH`; the others have their own way.
     bf16 : bool
@@ -122,11 +127,13 @@ def load_extractor(
     Raises
     ------
     UsageError
-        When the name is unknown, or weights are missing or not the expected ones.
+        When the name is unknown, or weights or packages are missing, or weights are not the expected ones.
     """
     check_extractor_name(name)
     if name == "pixels":
         return Extractor(name, "none", lambda pictures: pixel_features(pictures / 127.5 - 1), device=device)
+    if name == EFFICIENTNET:
+        return Extractor(name, "clean_224", load_efficientnet(device), WEIGHTS_SHA256, device, bf16)
     if name.startswith("module:"):
         path = Path(name.removeprefix("module:"))
         return Extractor(name, resize, load_module(path, device), file_sha256(path), device, bf16)
@@ -140,8 +147,8 @@ def check_extractor_name(name: str) -> None:
     if name.startswith("module:"):
         if not Path(name.removeprefix("module:")).is_file():
             raise UsageError(f"--features {name}: there is no such file; give module:PATH of a weights file.")
-    elif name not in ("pixels", "clean", "legacy_pytorch"):
-        raise UsageError(f"--features {name!r} is unknown: use pixels, clean, legacy_pytorch or module:PATH.")
+    elif name not in NAMES:
+        raise UsageError(f"--features {name!r} is unknown: use {', '.join(NAMES)} or module:PATH.")
 
 
 def check_sha256(text: str | None) -> None:

@@ -17,9 +17,9 @@ def resize_picture(pixels: np.ndarray, resize: str) -> torch.Tensor:
     ----------
     pixels : np.ndarray
         (H, W, 3), or (H, W, 1) for grey, uint8.
-    resize : {"clean", "legacy_pytorch", "none"}
-        clean-fid's resizer to 299 x 299 (PIL bicubic in float; torch bilinear without antialias), which makes RGB of
-        grey, or none.
+    resize : {"clean", "legacy_pytorch", "clean_224", "none"}
+        clean-fid's resizer to 299 x 299 (PIL bicubic in float; torch bilinear without antialias), or the first of them
+        to 224 x 224, which make RGB of grey; or none.
 
     Returns
     -------
@@ -37,6 +37,6 @@ def resize_picture(pixels: np.ndarray, resize: str) -> torch.Tensor:
 def _resizer(mode: str) -> Callable[[np.ndarray], np.ndarray]:
     """clean-fid's resizer, made where it is used: it is a closure, which spawned workers could not receive."""
     with warnings.catch_warnings():  # clean-fid switches all warnings of the process off
-        from cleanfid.resize import build_resizer
+        from cleanfid.resize import build_resizer, make_resizer
 
-        return build_resizer(mode)
+        return make_resizer("PIL", False, "bicubic", (224, 224)) if mode == "clean_224" else build_resizer(mode)
