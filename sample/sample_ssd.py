@@ -2,6 +2,7 @@
 
     python sample/sample_ssd.py --model runs/digits --num 64 --seed 0 --grid grid.png --animation coarse_to_fine.gif
     python sample/sample_ssd.py --model runs/digits --num 1000 --out samples/      # one PNG per image
+    python sample/sample_ssd.py --model runs/digits --num 64 --sampler paper --steps 1000 --grid paper.png
 
 A run that was stopped continues with the images that are missing in --out, where samples.json holds the settings.
 Exit code 2 is a mistake of the command line, 1 a failure of the machine or of a model that gives NaN or infinity.

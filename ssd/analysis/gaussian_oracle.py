@@ -164,14 +164,18 @@ def plot_results(results: Sequence[OracleResult], path: Path) -> None:
         _draw_panel(steps, of_eta, "num_steps")
         _draw_panel(cost, of_eta, "cost")
         name = {1.0: "eta = 1 (ancestral)", 0.0: "eta = 0 (DDIM)"}.get(eta, f"eta = {eta:g}")
-        steps.set(ylabel="Fréchet distance to the data", xlabel="steps", title=name)
-        cost.set(xlabel="cost, in steps at full resolution", title=name)
+        steps.set(ylabel="Fréchet distance to the data", title=name)
+        cost.set(title=name)
+    rows[-1, 0].set(xlabel="steps")
+    rows[-1, 1].set(xlabel="cost, in steps at full resolution")
     rows[0, 1].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
 
 
 def _draw_panel(panel: Axes, results: Sequence[OracleResult], across: str) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     levels = sorted({result.num_levels for result in results})
     for order, style in ((1, "--"), (2, "-")):
         for num_levels, marker, colour in zip(levels, "os^Dv<>", range(10)):
@@ -181,7 +185,9 @@ def _draw_panel(panel: Axes, results: Sequence[OracleResult], across: str) -> No
             if line:
                 panel.plot(*zip(*line), style, marker=marker, color=f"C{colour}", markersize=4, label=label)
     panel.set(xscale="log", yscale="log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter(NullFormatter())
     panel.grid(alpha=0.3)
 
 
