@@ -85,6 +85,9 @@ class SSDScheduler(ProcessScheduler):
     timestep_spacing : {"linspace", "logsnr"}
         How `set_timesteps(N)` chooses: evenly in t, or evenly in what the state knows of its image
         (`ssd.process.spacing`), which second order needs.
+    switches : sequence of int, optional
+        The first timestep of every coarser level, ascending, instead of a resolution schedule, which then has no
+        effect.
 
     Examples
     --------
@@ -117,6 +120,7 @@ class SSDScheduler(ProcessScheduler):
         covariance: str = "exact",
         solver_order: int = 1,
         timestep_spacing: str = "linspace",
+        switches: Sequence[int] | None = None,
     ) -> None:
         check_limits(num_train_timesteps, sample_size, clip_sample_range)
         if not math.isfinite(resolution_gamma) or not math.isfinite(blur_sigma_max):
@@ -133,10 +137,15 @@ class SSDScheduler(ProcessScheduler):
         _check_choices(prediction_type, blur_sigma_max, variance_type, covariance, len(sizes))
         _check_sampler(solver_order, timestep_spacing)
         self._betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end)
+        if switches is None:
+            levels = ResolutionSchedule.from_curve(sizes, num_train_timesteps, resolution_schedule, resolution_gamma)
+        else:
+            self.register_to_config(switches=list(switches))
+            levels = ResolutionSchedule.from_switches(sizes, num_train_timesteps, list(switches))
         self._start(
             ScaleSpaceProcess(
                 NoiseSchedule.from_betas(self._betas),
-                ResolutionSchedule.from_curve(sizes, num_train_timesteps, resolution_schedule, resolution_gamma),
+                levels,
                 downsample=downsample_kernel,
                 blur_widths=make_blur_widths(num_train_timesteps, blur_sigma_max) if blur_sigma_max else None,
             )

@@ -312,3 +312,15 @@ def test_sizes_may_shrink_by_any_step(tmp_path) -> None:
     scheduler.save_pretrained(tmp_path)
     assert SSDScheduler.from_pretrained(tmp_path).resolutions == scheduler.resolutions
     assert SSDScheduler(sample_size=16, resolutions=range(16, 1, -1)).config.num_levels == 15
+
+
+def test_explicit_switches_replace_the_schedule_and_are_saved(tmp_path) -> None:
+    scheduler = SSDScheduler(sample_size=16, num_levels=3, switches=(300, 600))
+    assert [scheduler.size_at(t) for t in (299, 300, 599, 600)] == [(16, 16), (8, 8), (8, 8), (4, 4)]
+    scheduler.save_pretrained(tmp_path)
+    again = SSDScheduler.from_pretrained(tmp_path)
+    assert again.process.required_timesteps == (300, 600)
+    assert again.config.switches == [300, 600]
+    for wrong, message in (([300], "3 levels need 2 ascending"), ([600, 300], "ascending"), ([0, 3], r"in 1\.\.999")):
+        with pytest.raises(ValueError, match=message):
+            SSDScheduler(sample_size=16, num_levels=3, switches=wrong)

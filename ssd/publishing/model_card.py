@@ -115,7 +115,9 @@ def _describe(pipeline: SSDPipeline) -> dict[str, str]:
 def _schedules(config: Any) -> dict[str, str]:
     """The schedules that a process has: of resolutions and betas, or of blur."""
     facts = {}
-    if "resolution_schedule" in config:
+    if config.get("switches"):
+        facts["Resolution schedule"] = f"coarser levels from timesteps {', '.join(map(str, config.switches))} on"
+    elif "resolution_schedule" in config:
         facts["Resolution schedule"] = f"{config.resolution_schedule}, gamma {config.resolution_gamma:g}"
     timesteps = f"{config.num_train_timesteps} timesteps"
     if "beta_schedule" in config:
