@@ -82,9 +82,13 @@ class TrainConfig:
     size_step : int
         Pixels per level of gradual downsizing.
     resolution_schedule : str
-        Which timesteps belong to which level. convex_decay is the paper's choice.
+        Which timesteps belong to which level. convex_decay is the paper's choice. data measures it from the images.
     resolution_gamma : float
         The shape of the resolution schedule.
+    switches : list of int, optional
+        Instead of a schedule: the first timestep of every coarser level. Where data measured it, its result is here.
+    switch_theta : float
+        The signal-to-noise ratio of the finest details at which data leaves the full resolution.
     downsample_kernel : str
         How images shrink. bilinear is the paper's choice.
     blur_sigma_max : float, optional
@@ -212,8 +216,10 @@ class TrainConfig:
     resolutions: list[int | list[int]] | None = None
     min_size: int | None = at_least(1, None)
     size_step: int = at_least(1, 1)
-    resolution_schedule: Literal["equal", "convex_decay", "sigmoid_like", "tanh_like"] = "convex_decay"
+    resolution_schedule: Literal["equal", "convex_decay", "sigmoid_like", "tanh_like", "data"] = "convex_decay"
     resolution_gamma: float = above_zero(0.5)
+    switches: list[int] | None = None
+    switch_theta: float = above_zero(0.01)
     downsample_kernel: Literal["bilinear", "area", "bicubic", "lanczos3", "dct"] = "bilinear"
     blur_sigma_max: float | None = at_least(0, None)
     prediction_type: Literal["sample", "epsilon", "v_prediction"] | None = None
