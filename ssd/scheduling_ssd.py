@@ -23,6 +23,7 @@ from .process.predictions import check_prediction_type
 from .process.resolution import ResolutionSchedule, pyramid
 from .process.scale_space import COVARIANCES, ScaleSpaceProcess
 from .process.spacing import SPACINGS
+from .process.switches import check_in_bands, switch_bands
 from .schedulers.base import ProcessScheduler, SSDSchedulerOutput, check_limits
 from .schedulers.multistep import Multistep
 
@@ -88,6 +89,10 @@ class SSDScheduler(ProcessScheduler):
     switches : sequence of int, optional
         The first timestep of every coarser level, ascending, instead of a resolution schedule, which then has no
         effect.
+    switch_jitter : float
+        How far the switches moved in training, in [0, 0.5], as a share of the way to their neighbours
+        (`ssd.process.switches`). So far `set_timesteps(.., switches=[..])` may move them: one model then is several,
+        of different speed.
 
     Examples
     --------
@@ -121,6 +126,7 @@ class SSDScheduler(ProcessScheduler):
         solver_order: int = 1,
         timestep_spacing: str = "linspace",
         switches: Sequence[int] | None = None,
+        switch_jitter: float = 0.0,
     ) -> None:
         check_limits(num_train_timesteps, sample_size, clip_sample_range)
         if not math.isfinite(resolution_gamma) or not math.isfinite(blur_sigma_max):
@@ -150,11 +156,27 @@ class SSDScheduler(ProcessScheduler):
                 blur_widths=make_blur_widths(num_train_timesteps, blur_sigma_max) if blur_sigma_max else None,
             )
         )
+        self._process_of_config = self.process
+        if switch_jitter:
+            self.process.check_bands(self.switch_bands)
 
     @property
     def betas(self) -> torch.Tensor:
         """Variances of the one-step transitions: (T,), float32, on the CPU. A copy: changing it changes nothing."""
         return self._betas.float()
+
+    @property
+    def switch_bands(self) -> list[range]:
+        """The timesteps at which each coarser level may begin, finest first: those that training had."""
+        changes = self._process_of_config.resolution.level_changes
+        return switch_bands(changes, len(self), self.config.switch_jitter)
+
+    def use_switches(self, switches: Sequence[int] | None) -> None:
+        if switches is not None:
+            check_in_bands(switches, self.switch_bands)
+        self.switches = None if switches is None else list(switches)
+        usual = self._process_of_config
+        self.process = usual if switches is None else usual.with_switches(switches)
 
     @property
     def _spacing(self) -> str:

@@ -40,7 +40,7 @@ def switches_of_variance(noise: NoiseSchedule, variance: float, num_levels: int,
     --------
     >>> from ssd.process.noise import make_betas
     >>> switches_of_variance(NoiseSchedule.from_betas(make_betas()), variance=0.01, num_levels=3)
-    [259, 630]
+    [259, 629]
     """
     if not theta > 0:
         raise ValueError(f"theta must be positive, got {theta}.")

@@ -103,7 +103,11 @@ def _describe(pipeline: SSDPipeline) -> dict[str, str]:
         "Process": f"{type(scheduler).__name__}, the network predicts {scheduler.config.prediction_type}",
         "Levels": ", ".join(map(_size_text, scheduler.resolutions)),
     }
-    facts |= _schedules(scheduler.config) | _network(unet)
+    facts |= _schedules(scheduler.config)
+    if scheduler.config.get("switch_jitter"):
+        bands = ", ".join(f"{band[0]}..{band[-1]}" for band in scheduler.switch_bands)
+        facts["Switches"] = f"a call with `switches=[..]` may move them, within {bands}"
+    facts |= _network(unet)
     if unet.config.num_class_embeds:
         facts["Class embeddings"] = str(unet.config.num_class_embeds)
     names = getattr(unet, "class_names", None)

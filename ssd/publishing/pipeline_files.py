@@ -52,7 +52,7 @@ ADDED_LATER: dict[type, frozenset[str]] = {
     FlexiUNet2DModel: frozenset({"id2label"}),
     ResizedUNet2DModel: frozenset(inspect.signature(ResizedUNet2DModel).parameters),  # diffusers may add some
     SSDScheduler: frozenset(
-        {"resolutions", "variance_type", "covariance", "solver_order", "timestep_spacing", "switches"}
+        {"resolutions", "variance_type", "covariance", "solver_order", "timestep_spacing", "switches", "switch_jitter"}
     ),
 }
 """Settings that older versions did not write; their default stands for what these versions did."""

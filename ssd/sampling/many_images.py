@@ -41,6 +41,8 @@ class SamplingSettings:
         The type of the network's weights; the noisy image itself stays in float32.
     compile : bool
         Compile the network before the first image: one graph per route, on NVIDIA GPUs replayed as CUDA graphs.
+    switches : list of int, optional
+        The first timestep of every coarser level: earlier is faster. For models trained with --switch_jitter.
     """
 
     steps: int = 100
@@ -48,6 +50,7 @@ class SamplingSettings:
     seed: int = 0
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
+    switches: list[int] | None = None
 
     def __post_init__(self) -> None:
         for name, low in (("steps", 1), ("seed", 0)):
@@ -65,7 +68,11 @@ class SamplingSettings:
                 'pipeline in Python, with output_type="latent".'
             )
         try:
-            pipeline.scheduler.set_timesteps(self.steps)
+            pipeline.scheduler.use_switches(self.switches)
+        except ValueError as error:
+            raise UsageError(f"--switches {self.switches} does not fit this model: {error}") from error
+        try:
+            pipeline.scheduler.set_timesteps(self.steps, switches=self.switches)
         except ValueError as error:
             raise UsageError(f"--steps {self.steps} does not fit this model: {error}") from error
         try:
@@ -125,6 +132,7 @@ def draw(
         callback_on_step_end=callback,
         callback_on_step_end_tensor_inputs=("latents", "pred_original_sample"),
         max_batch_size_per_level=max_batch_size,
+        switches=settings.switches,
         return_dict=False,
     )
     _check_finite(pipeline, drawn, settings.dtype)

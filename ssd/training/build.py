@@ -79,6 +79,7 @@ def build_scheduler(config: TrainConfig) -> ProcessScheduler:
         resolutions=sizes,
         variance_type=config.variance_type,
         switches=config.switches,
+        switch_jitter=config.switch_jitter,
     )
 
 
@@ -130,10 +131,14 @@ def check_combinations(config: TrainConfig) -> None:
         raise UsageError("--process corrective_noise halves images from level to level: use --levels, not sizes.")
     if config.process == "corrective_noise" and config.blur_sigma_max:
         raise UsageError("--process corrective_noise has no blur: leave --blur_sigma_max out.")
-    for name in ("switches", "resolution_schedule data"):
-        given = config.switches is not None if name == "switches" else config.resolution_schedule == "data"
-        if config.process != "scale_space" and given:
-            raise UsageError(f"--{name} is for --process scale_space, got {config.process}.")
+    moving = {
+        "switches": config.switches is not None,
+        "switch_jitter": config.switch_jitter > 0,
+        "resolution_schedule data": config.resolution_schedule == "data",
+    }
+    given = [name for name, holds in moving.items() if holds]
+    if config.process != "scale_space" and given:
+        raise UsageError(f"--{given[0]} is for --process scale_space, got {config.process}.")
     if config.process != "scale_space" and config.variance_type != "fixed_small":
         raise UsageError(f"--variance_type {config.variance_type} is for --process scale_space with one level.")
 

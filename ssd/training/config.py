@@ -89,6 +89,9 @@ class TrainConfig:
         Instead of a schedule: the first timestep of every coarser level. Where data measured it, its result is here.
     switch_theta : float
         The signal-to-noise ratio of the finest details at which data leaves the full resolution.
+    switch_jitter : float
+        How far switches move from batch to batch, in [0, 0.5], as a share of the way to their neighbours. The model
+        then samples with any such schedule (--switches).
     downsample_kernel : str
         How images shrink. bilinear is the paper's choice.
     blur_sigma_max : float, optional
@@ -220,6 +223,7 @@ class TrainConfig:
     resolution_gamma: float = above_zero(0.5)
     switches: list[int] | None = None
     switch_theta: float = above_zero(0.01)
+    switch_jitter: float = at_least(0, 0.0)
     downsample_kernel: Literal["bilinear", "area", "bicubic", "lanczos3", "dct"] = "bilinear"
     blur_sigma_max: float | None = at_least(0, None)
     prediction_type: Literal["sample", "epsilon", "v_prediction"] | None = None
@@ -290,6 +294,7 @@ class TrainConfig:
             _require("ema_decays", decay, 0 <= decay < 1, "in [0, 1)")
         _require("seed", self.seed, self.seed < 2**63, "below 2^63")
         _require("out", repr(self.out), bool(self.out), "a folder")
+        _require("switch_jitter", self.switch_jitter, self.switch_jitter <= 0.5, "in [0, 0.5]")
         p = self.transition_probability
         _require("transition_probability", p, p is None or 0 < p < 1, "in (0, 1)")
         self._fill_in_the_recipe()

@@ -30,6 +30,7 @@ OF_LEVELS = (
     "resolution_schedule",
     "resolution_gamma",
     "downsample_kernel",
+    "switch_jitter",
     "level_batch_scale",
     "transition_probability",
 )
