@@ -128,6 +128,7 @@ class SSDPipeline(DiffusionPipeline):
         callback_on_step_end: Callable[..., dict[str, Any] | None] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         timesteps: Sequence[int] | None = None,
+        switches: Sequence[int] | None = None,
         max_batch_size_per_level: int | Sequence[int] | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Sample images.
@@ -162,6 +163,9 @@ class SSDPipeline(DiffusionPipeline):
             Which of "latents" (x_s) and "pred_original_sample" (prediction of D_s x_0) it receives.
         timesteps : sequence of int, optional
             An explicit descending list instead of `num_inference_steps`.
+        switches : sequence of int, optional
+            The first timestep of every coarser level, for this call: earlier ones are faster. A model that was trained
+            with `switch_jitter` takes any within `scheduler.switch_bands`, others their own alone.
         max_batch_size_per_level : int or sequence of int, optional
             Images per call of the network where the batch is larger: one number for every level, fine to coarse;
             or one number n for the full resolution, and n 4^l at level l, which has as many pixels. Default: the whole
@@ -188,7 +192,7 @@ class SSDPipeline(DiffusionPipeline):
         limits = images_per_call(self.scheduler.resolutions, batch_size, max_batch_size_per_level)
         if timesteps is None and num_inference_steps is None:
             num_inference_steps = default_steps(self.scheduler)
-        self.scheduler.set_timesteps(num_inference_steps, timesteps=timesteps)
+        self.scheduler.set_timesteps(num_inference_steps, timesteps=timesteps, switches=switches)
         chain = self.scheduler.timesteps.tolist()  # plain integers: the loop never waits for the device
         self._num_timesteps, self._interrupt = len(chain), False
 

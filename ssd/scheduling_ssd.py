@@ -25,6 +25,7 @@ from .process.residuals import KINDS, ResidualTable, adds_noise
 from .process.resolution import ResolutionSchedule, pyramid
 from .process.scale_space import COVARIANCES, ScaleSpaceProcess
 from .process.spacing import SPACINGS
+from .process.switches import check_in_bands, switch_bands
 from .schedulers.base import ProcessScheduler, SSDSchedulerOutput, check_limits
 from .schedulers.multistep import Multistep
 
@@ -92,6 +93,13 @@ class SSDScheduler(ProcessScheduler):
         at level changes, which fits second order; everywhere, which fits first order with eta = 1.
     calibration : dict, optional
         What `ssd.sampling.calibrate` measured of the network, `ssd.process.residuals.ResidualTable.to_config`.
+    switches : sequence of int, optional
+        The first timestep of every coarser level, ascending, instead of a resolution schedule, which then has no
+        effect.
+    switch_jitter : float
+        How far the switches moved in training, in [0, 0.5], as a share of the way to their neighbours
+        (`ssd.process.switches`). So far `set_timesteps(.., switches=[..])` may move them: one model then is several,
+        of different speed.
 
     Examples
     --------
@@ -127,6 +135,8 @@ class SSDScheduler(ProcessScheduler):
         timestep_spacing: str = "logsnr",
         residual_covariance: str = "none",
         calibration: dict[str, Any] | None = None,
+        switches: Sequence[int] | None = None,
+        switch_jitter: float = 0.0,
     ) -> None:
         check_limits(num_train_timesteps, sample_size, clip_sample_range)
         if not math.isfinite(resolution_gamma) or not math.isfinite(blur_sigma_max):
@@ -143,20 +153,46 @@ class SSDScheduler(ProcessScheduler):
         _check_choices(prediction_type, blur_sigma_max, variance_type, covariance, len(sizes))
         _check_sampler(solver_order, timestep_spacing, residual_covariance, calibration)
         self._betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end)
+        if switches is None:
+            levels = ResolutionSchedule.from_curve(sizes, num_train_timesteps, resolution_schedule, resolution_gamma)
+        else:
+            self.register_to_config(switches=list(switches))
+            levels = ResolutionSchedule.from_switches(sizes, num_train_timesteps, list(switches))
         self._start(
             ScaleSpaceProcess(
                 NoiseSchedule.from_betas(self._betas),
-                ResolutionSchedule.from_curve(sizes, num_train_timesteps, resolution_schedule, resolution_gamma),
+                levels,
                 downsample=downsample_kernel,
                 blur_widths=make_blur_widths(num_train_timesteps, blur_sigma_max) if blur_sigma_max else None,
             )
         )
         self.residuals = None if calibration is None else ResidualTable.from_config(self.process, calibration)
+        self._process_of_config = self.process
+        if switch_jitter:
+            self.process.check_bands(self.switch_bands)
 
     @property
     def betas(self) -> torch.Tensor:
         """Variances of the one-step transitions: (T,), float32, on the CPU. A copy: changing it changes nothing."""
         return self._betas.float()
+
+    @property
+    def switch_bands(self) -> list[range]:
+        """The timesteps at which each coarser level may begin, finest first: those that training had."""
+        changes = self._process_of_config.resolution.level_changes
+        return switch_bands(changes, len(self), self.config.switch_jitter)
+
+    def use_switches(self, switches: Sequence[int] | None) -> None:
+        if switches is not None:
+            check_in_bands(switches, self.switch_bands)
+            if self.config.residual_covariance != "none":
+                raise ValueError(
+                    "The calibration is of the model's own switches: leave switches out, or sample with "
+                    "residual_covariance='none'."
+                )
+        self.switches = None if switches is None else list(switches)
+        usual = self._process_of_config
+        self.process = usual if switches is None else usual.with_switches(switches)
 
     @property
     def _spacing(self) -> str:

@@ -316,3 +316,56 @@ def test_sizes_may_shrink_by_any_step(tmp_path) -> None:
     scheduler.save_pretrained(tmp_path)
     assert SSDScheduler.from_pretrained(tmp_path).resolutions == scheduler.resolutions
     assert SSDScheduler(sample_size=16, resolutions=range(16, 1, -1)).config.num_levels == 15
+
+
+def test_explicit_switches_replace_the_schedule_and_are_saved(tmp_path) -> None:
+    scheduler = SSDScheduler(sample_size=16, num_levels=3, switches=(300, 600))
+    assert [scheduler.size_at(t) for t in (299, 300, 599, 600)] == [(16, 16), (8, 8), (8, 8), (4, 4)]
+    scheduler.save_pretrained(tmp_path)
+    again = SSDScheduler.from_pretrained(tmp_path)
+    assert again.process.required_timesteps == (300, 600)
+    assert again.config.switches == [300, 600]
+    for wrong, message in (([300], "3 levels need 2 ascending"), ([600, 300], "ascending"), ([0, 3], r"in 1\.\.999")):
+        with pytest.raises(ValueError, match=message):
+            SSDScheduler(sample_size=16, num_levels=3, switches=wrong)
+
+
+def test_switches_move_within_the_trained_band(tmp_path) -> None:
+    scheduler = SSDScheduler(sample_size=16, num_levels=3, switches=[400, 700], switch_jitter=0.5)
+    assert scheduler.switch_bands == [range(200, 550), range(550, 851)]
+    scheduler.set_timesteps(20, switches=[250, 600])
+    assert scheduler.process.required_timesteps == (250, 600)
+    assert {250, 600} <= set(scheduler.timesteps.tolist())
+    assert scheduler.size_at(300) == (8, 8)
+    scheduler.save_pretrained(tmp_path)  # the model stays what it was
+    assert SSDScheduler.from_pretrained(tmp_path).process.required_timesteps == (400, 700)
+    with pytest.raises(ValueError, match=r"Switch 1 must be in 200\.\.549, got 150"):
+        scheduler.set_timesteps(20, switches=[150, 600])
+    scheduler.set_timesteps(20)
+    assert scheduler.process.required_timesteps == (400, 700)
+    assert scheduler.size_at(300) == (16, 16)
+
+
+def test_without_jitter_the_trained_switches_alone_are_allowed() -> None:
+    scheduler = SSDScheduler(sample_size=16, num_levels=3)
+    scheduler.set_timesteps(20, switches=[555, 889])
+    with pytest.raises(ValueError, match="Switch 2 must be 889, as in training, got 888"):
+        scheduler.set_timesteps(20, switches=[555, 888])
+    with pytest.raises(ValueError, match=r"switch_jitter must be in \[0, 0.5\], got 0.7"):
+        SSDScheduler(sample_size=16, num_levels=3, switch_jitter=0.7)
+
+
+def test_other_switches_step_as_a_scheduler_with_these_switches() -> None:
+    """Also of second order, whose chain remembers predictions."""
+    options = {"sample_size": 16, "num_levels": 3, "solver_order": 2, "timestep_spacing": "logsnr"}
+    moved = SSDScheduler(**options, switches=[400, 700], switch_jitter=0.5)
+    built = SSDScheduler(**options, switches=[250, 600])
+    moved.set_timesteps(12, switches=[250, 600])
+    built.set_timesteps(12)
+    assert moved.timesteps.tolist() == built.timesteps.tolist()
+    one = other = images(1, 3, 4, 4)
+    for t in built.timesteps.tolist():
+        output = images(1, 3, *built.prediction_size(t), seed=t)
+        one = moved.step(output, t, one, generator=torch.Generator().manual_seed(t)).prev_sample
+        other = built.step(output, t, other, generator=torch.Generator().manual_seed(t)).prev_sample
+    assert torch.equal(one, other)

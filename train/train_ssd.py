@@ -203,7 +203,7 @@ def add_gradients(run: Run, batch: Batch, is_last: bool) -> torch.Tensor:
 
     Processes average their gradients once per step, with the last part of its last batch.
     """
-    config, accelerator, process = run.config, run.accelerator, run.scheduler.process
+    config, accelerator, process = run.config, run.accelerator, batch.process
     prediction_type = run.scheduler.config.prediction_type
     parts, losses = batch.split(config.micro_batch_size), []
     for number, part in enumerate(parts, start=1):

@@ -54,12 +54,15 @@ class LevelReduction:
     def __init__(self, scheduler: ProcessScheduler, timestep: int) -> None:
         self.kind = type(scheduler)
         self.config = dict(scheduler.config)
+        self.switches = scheduler.switches
         self.timestep = timestep
         self._degrade: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         if self._degrade is None:
-            self._degrade = self.kind.from_config(self.config).process.operator(-1, self.timestep).forward
+            scheduler = self.kind.from_config(self.config)
+            scheduler.use_switches(self.switches)
+            self._degrade = scheduler.process.operator(-1, self.timestep).forward
         return self._degrade(images)
 
     def __getstate__(self) -> dict[str, Any]:

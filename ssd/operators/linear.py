@@ -88,6 +88,9 @@ class IdentityOperator(LinearOperator):
     def compose(self, inner: LinearOperator) -> LinearOperator:
         return inner
 
+    def gain_bound(self) -> float:
+        return 1.0
+
     @cached_property
     def spectral(self) -> IdentityForm:
         return IdentityForm(self.in_size)

@@ -7,7 +7,7 @@ With tau = t / (T - 1) a curve u(tau) rises from 0 to 1, and the level is min(fl
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,7 +132,7 @@ class ResolutionSchedule:
             )
         if any(not 0 < switch < num_timesteps for switch in switches):
             raise ValueError(f"Switch timesteps must lie in 1..{num_timesteps - 1}, got {list(switches)}.")
-        levels = tuple(sum(t >= switch for switch in switches) for t in range(num_timesteps))
+        levels = tuple(bisect_right(switches, t) for t in range(num_timesteps))
         return cls(tuple(resolutions), levels)
 
     def level(self, t: int) -> int:

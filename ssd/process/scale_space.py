@@ -11,8 +11,9 @@ Equations: arXiv:2603.08709, in the notation of docs/maths.md. The eta-family is
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -83,6 +84,33 @@ class ScaleSpaceProcess(DiffusionProcess):
         self._operators: dict[tuple[int, int], LinearOperator] = {}
         self._most_operators = max(MAX_CACHED_OPERATORS, 4 * len(resolution.resolutions))
         self._check_transitions()
+
+    def with_switches(self, switches: Sequence[int]) -> ScaleSpaceProcess:
+        """The same process with other first timesteps of the coarser levels; it shares the operators between levels.
+
+        Theorem 1 is not checked again: `check_bands` does that once for many switches.
+        """
+        other = copy.copy(self)
+        other.resolution = ResolutionSchedule.from_switches(
+            self.resolution.resolutions, self.num_timesteps, list(switches)
+        )
+        if self._heat is not None:  # with blur an operator depends on where the levels change
+            other._operators = {}
+        return other
+
+    def check_bands(self, bands: Sequence[range]) -> None:
+        """Theorem 1 for all switches at once: the change to level j + 1 may be at any timestep of bands[j].
+
+        Blur has no gain, so that the downsampling is looked at without it.
+
+        Raises
+        ------
+        ValueError
+            When it gives no covariance for some timestep.
+        """
+        for step, band in zip(self._steps, bands):
+            for t in band:
+                self._check_transition(t, step)
 
     def operator(self, s: Timestep, t: Timestep) -> LinearOperator:
         """D_st, the degradation from x_s to x_t (without the factor a_t / a_s), s <= t."""
@@ -194,20 +222,21 @@ class ScaleSpaceProcess(DiffusionProcess):
         theirs, each one mapped on by a linear operator.
         """
         for t in range(self.num_timesteps):
-            allowed = float(self.sigma(t) / (self.sigma(t - 1) * self.signal(t) / self.signal(t - 1)).clamp(min=1e-300))
-            if t not in self.resolution.level_changes:  # there D is the identity or a blur, of gain 1
-                gain = 1.0
-            else:
-                gain = self.operator(t - 1, t).gain_bound()
-                if gain > allowed:
-                    gain = self.operator(t - 1, t).spectral.largest_singular_value()
-            if gain > allowed:
-                raise ValueError(
-                    f"Timestep {t} is not a diffusion step: with {self.operator(t - 1, t)!r} of gain {gain:.4g}, "
-                    f"sigma_t^2 = {float(self.sigma(t) ** 2):.6g} is below sigma_s^2 lambda_max(M M^T) = "
-                    f"{float(self.sigma(t) ** 2) * (gain / allowed) ** 2:.6g} (s = {t - 1}). Use an operator with less "
-                    "gain, or change level at another timestep."
-                )
+            changes = t in self.resolution.level_changes  # elsewhere D is the identity or a blur, of gain 1
+            self._check_transition(t, self.operator(t - 1, t) if changes else IdentityOperator(self.size(t)))
+
+    def _check_transition(self, t: int, operator: LinearOperator) -> None:
+        allowed = float(self.sigma(t) / (self.sigma(t - 1) * self.signal(t) / self.signal(t - 1)).clamp(min=1e-300))
+        gain = operator.gain_bound()
+        if gain > allowed:
+            gain = operator.spectral.largest_singular_value()
+        if gain > allowed:
+            raise ValueError(
+                f"Timestep {t} is not a diffusion step: with {operator!r} of gain {gain:.4g}, "
+                f"sigma_t^2 = {float(self.sigma(t) ** 2):.6g} is below sigma_s^2 lambda_max(M M^T) = "
+                f"{float(self.sigma(t) ** 2) * (gain / allowed) ** 2:.6g} (s = {t - 1}). Use an operator with less "
+                "gain, or change level at another timestep."
+            )
 
 
 def _accumulated_heat(blur_widths: torch.Tensor, num_timesteps: int) -> torch.Tensor:

@@ -103,7 +103,11 @@ def _describe(pipeline: SSDPipeline) -> dict[str, str]:
         "Process": f"{type(scheduler).__name__}, the network predicts {scheduler.config.prediction_type}",
         "Levels": ", ".join(map(_size_text, scheduler.resolutions)),
     }
-    facts |= _schedules(scheduler.config) | _network(unet)
+    facts |= _schedules(scheduler.config)
+    if scheduler.config.get("switch_jitter"):
+        bands = ", ".join(f"{band[0]}..{band[-1]}" for band in scheduler.switch_bands)
+        facts["Switches"] = f"a call with `switches=[..]` may move them, within {bands}"
+    facts |= _network(unet)
     if unet.config.num_class_embeds:
         facts["Class embeddings"] = str(unet.config.num_class_embeds)
     names = getattr(unet, "class_names", None)
@@ -115,7 +119,9 @@ def _describe(pipeline: SSDPipeline) -> dict[str, str]:
 def _schedules(config: Any) -> dict[str, str]:
     """The schedules that a process has: of resolutions and betas, or of blur."""
     facts = {}
-    if "resolution_schedule" in config:
+    if config.get("switches"):
+        facts["Resolution schedule"] = f"coarser levels from timesteps {', '.join(map(str, config.switches))} on"
+    elif "resolution_schedule" in config:
         facts["Resolution schedule"] = f"{config.resolution_schedule}, gamma {config.resolution_gamma:g}"
     timesteps = f"{config.num_train_timesteps} timesteps"
     if "beta_schedule" in config:

@@ -60,6 +60,8 @@ ADDED_LATER: dict[type, frozenset[str]] = {
             "timestep_spacing",
             "residual_covariance",
             "calibration",
+            "switches",
+            "switch_jitter",
         }
     ),
 }

@@ -47,6 +47,7 @@ def compile_pipeline(pipeline: DiffusionPipeline, batch_sizes: Iterable[int], ma
         pipeline(
             batch_size,
             timesteps=every_route(pipeline.scheduler),
+            switches=pipeline.scheduler.switches,
             class_labels=[0] * batch_size if number_of_classes(pipeline.unet) else None,
             output_type="latent",
             max_batch_size_per_level=max_batch_size,

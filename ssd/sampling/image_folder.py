@@ -31,7 +31,7 @@ NUMBERED = re.compile(r"\d{6,}\.png")
 
 def sampling_settings(model: Path, settings: SamplingSettings) -> dict[str, Any]:
     """What decides over the pixels of image i, whoever draws it."""
-    return {
+    decisive: dict[str, Any] = {
         "model": model_sha256(model),
         "sampler": settings.sampler,
         "steps": settings.steps,
@@ -41,6 +41,7 @@ def sampling_settings(model: Path, settings: SamplingSettings) -> dict[str, Any]
         "residual_covariance": settings.residual_covariance,
         "compile": settings.compile,
     }
+    return decisive if settings.switches is None else decisive | {"switches": settings.switches}
 
 
 def model_sha256(model: Path) -> str:

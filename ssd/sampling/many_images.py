@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, TypeVar
@@ -53,6 +54,8 @@ class SamplingSettings:
         model's scheduler says, nowhere unless it was changed.
     compile : bool
         Compile the network before the first image: one graph per route, on NVIDIA GPUs replayed as CUDA graphs.
+    switches : list of int, optional
+        The first timestep of every coarser level: earlier is faster. For models trained with --switch_jitter.
     """
 
     sampler: Literal["second_order", "paper"] | None = None
@@ -62,6 +65,7 @@ class SamplingSettings:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     residual_covariance: Literal["none", "null_space", "all"] | None = None
     compile: bool = False
+    switches: list[int] | None = None
 
     def __post_init__(self) -> None:
         for name, low in (("steps", 1), ("seed", 0)):
@@ -84,22 +88,27 @@ class SamplingSettings:
                 f"The model gives images of {channels} channels, but pictures have 3 (RGB) or 1 (grey): call its "
                 'pipeline in Python, with output_type="latent".'
             )
-        try:
+        with _fitting("The sampler"):
             pipeline.scheduler = with_sampler(
                 pipeline.scheduler, self.sampler, residual_covariance=self.residual_covariance
             )
-        except ValueError as error:
-            raise UsageError(f"The sampler does not fit this model: {error}") from error
+        with _fitting(f"--switches {self.switches}"):
+            pipeline.scheduler.use_switches(self.switches)
         steps = default_steps(pipeline.scheduler) if self.steps is None else self.steps
-        try:
-            pipeline.scheduler.set_timesteps(steps)
-        except ValueError as error:
-            raise UsageError(f"--steps {steps} does not fit this model: {error}") from error
-        try:
+        with _fitting(f"--steps {steps}"):
+            pipeline.scheduler.set_timesteps(steps, switches=self.switches)
+        with _fitting(f"--eta {self.eta:g}"):
             pipeline.scheduler.process.check_eta(self.eta)
-        except ValueError as error:
-            raise UsageError(f"--eta {self.eta:g} does not fit this model: {error}") from error
         return replace(self, steps=steps)
+
+
+@contextmanager
+def _fitting(what: str) -> Iterator[None]:
+    """Turn a ValueError into a `UsageError` about a setting."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{what} does not fit this model: {error}") from error
 
 
 def image_labels(indices: Sequence[int], num_labels: int, kind: str = "balanced", seed: int = 0) -> list[int] | None:
@@ -153,6 +162,7 @@ def draw(
         callback_on_step_end=callback,
         callback_on_step_end_tensor_inputs=("latents", "pred_original_sample"),
         max_batch_size_per_level=max_batch_size,
+        switches=settings.switches,
         return_dict=False,
     )
     _check_finite(pipeline, drawn, settings.dtype)

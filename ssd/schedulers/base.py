@@ -55,12 +55,15 @@ class ProcessScheduler(SchedulerMixin, ConfigMixin):
     timesteps : torch.Tensor
         The chain, descending, int64.
     num_inference_steps : int or None
+    switches : list of int or None
+        First timesteps of the coarser levels that were asked for; None stands for those of the config.
     """
 
     order = 1
     process: DiffusionProcess
     init_noise_sigma = 1.0
     num_inference_steps: int | None = None
+    switches: list[int] | None = None
 
     def _start(self, process: DiffusionProcess) -> None:
         self.process = process
@@ -105,6 +108,7 @@ class ProcessScheduler(SchedulerMixin, ConfigMixin):
         num_inference_steps: int | None = None,
         device: str | torch.device | None = None,
         timesteps: Sequence[int] | None = None,
+        switches: Sequence[int] | None = None,
     ) -> None:
         """Choose the timesteps of the reverse process.
 
@@ -117,15 +121,29 @@ class ProcessScheduler(SchedulerMixin, ConfigMixin):
             Where `self.timesteps` lives.
         timesteps : sequence of int
             Instead of a number: an explicit, strictly descending list of timesteps in 0..T-1.
+        switches : sequence of int, optional
+            See `use_switches`.
         """
         if (num_inference_steps is None) == (timesteps is None):
             raise ValueError("Give exactly one of num_inference_steps and timesteps.")
+        self.use_switches(switches)
         if timesteps is not None:
             chosen = self._check_explicit([int(t) for t in timesteps])
         else:
             chosen = self._spread(int(num_inference_steps))  # type: ignore[arg-type]
         self.num_inference_steps = len(chosen)
         self._set(chosen, device)
+
+    def use_switches(self, switches: Sequence[int] | None) -> None:
+        """Let the coarser levels begin at other timesteps; None brings those of the config back.
+
+        Raises
+        ------
+        ValueError
+            When the process has no such choice, or the network was not trained for this one.
+        """
+        if switches is not None:
+            raise ValueError(f"{type(self).__name__} has one resolution schedule: leave switches out.")
 
     def scale_model_input(self, sample: torch.Tensor, timestep: int | None = None) -> torch.Tensor:
         """The sample itself: this process needs no input scaling."""

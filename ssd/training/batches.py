@@ -25,6 +25,7 @@ from ..data.dataset import ImageDataset
 from ..operators.placing import to_device
 from ..operators.sizes import Size
 from ..process.diffusion import DiffusionProcess
+from ..process.switches import switch_bands
 from ..seeding import numpy_generator, random_words, uniform
 from .config import TrainConfig, images_per_batch
 from .routes import BatchRoute, BatchRoutes
@@ -58,6 +59,8 @@ class Batch:
         White noise (B, C, h, w), float32, on the device.
     labels : torch.Tensor or None
         (B,), int64, on the device; "no class" where a label was dropped; None for unconditional runs.
+    process : DiffusionProcess
+        With the switches of this batch.
     output_size : (height, width)
         Of the target.
     level : int
@@ -76,6 +79,7 @@ class Batch:
     t: torch.Tensor
     noise: torch.Tensor
     labels: torch.Tensor | None
+    process: DiffusionProcess
     output_size: Size
     level: int
     weight: float
@@ -136,7 +140,10 @@ class TrainingBatches(Iterator[Batch]):
         world_size: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.routes = BatchRoutes(process, config.seed, config.transition_probability, config.importance_weights)
+        jitter = config.switch_jitter
+        bands = switch_bands(process.required_timesteps, process.num_timesteps, jitter) if jitter else []
+        probability, weights = config.transition_probability, config.importance_weights
+        self.routes = BatchRoutes(process, config.seed, probability, weights, bands)
         self._config, self._dataset, self._no_class = config, dataset, no_class
         self._rank, self._world_size, self._device = rank, world_size, torch.device(device)
         self._sizes = process.resolution.resolutions
@@ -160,6 +167,7 @@ class TrainingBatches(Iterator[Batch]):
                 words[:, 3], (x_0.shape[1], *self.routes.process.resolution.resolutions[plan.route.level])
             ),
             labels=None if self._no_class is None else self._labels(item["label"], drops, self._no_class),
+            process=plan.route.process,
             output_size=plan.route.output_size,
             level=plan.route.level,
             weight=plan.route.weight,

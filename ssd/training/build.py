@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
 
@@ -54,18 +55,31 @@ def build_scheduler(config: TrainConfig) -> ProcessScheduler:
     sizes = explicit_resolutions(config)
     if sizes is None:
         _check_levels(config)
-    levels = {
+    if config.resolution_schedule == "data" and config.switches is None:
+        raise UsageError(
+            "--resolution_schedule data is measured when a training run begins: python -m ssd.analysis.switches says "
+            "what it would be, for --switches."
+        )
+    levels: dict[str, Any] = {
         "sample_size": config.sample_size,
         "num_levels": config.levels,
-        "resolution_schedule": config.resolution_schedule,
-        "resolution_gamma": config.resolution_gamma,
         "downsample_kernel": config.downsample_kernel,
         "prediction_type": prediction_type,
     }
+    if config.resolution_schedule != "data":
+        levels |= {
+            "resolution_schedule": config.resolution_schedule,
+            "resolution_gamma": config.resolution_gamma,
+        }
     if config.process == "corrective_noise":
         return CorrectiveNoiseScheduler(**levels)
     return SSDScheduler(
-        **levels, blur_sigma_max=config.blur_sigma_max, resolutions=sizes, variance_type=config.variance_type
+        **levels,
+        blur_sigma_max=config.blur_sigma_max,
+        resolutions=sizes,
+        variance_type=config.variance_type,
+        switches=config.switches,
+        switch_jitter=config.switch_jitter,
     )
 
 
@@ -117,6 +131,14 @@ def check_combinations(config: TrainConfig) -> None:
         raise UsageError("--process corrective_noise halves images from level to level: use --levels, not sizes.")
     if config.process == "corrective_noise" and config.blur_sigma_max:
         raise UsageError("--process corrective_noise has no blur: leave --blur_sigma_max out.")
+    moving = {
+        "switches": config.switches is not None,
+        "switch_jitter": config.switch_jitter > 0,
+        "resolution_schedule data": config.resolution_schedule == "data",
+    }
+    given = [name for name, holds in moving.items() if holds]
+    if config.process != "scale_space" and given:
+        raise UsageError(f"--{given[0]} is for --process scale_space, got {config.process}.")
     if config.process != "scale_space" and config.variance_type != "fixed_small":
         raise UsageError(f"--variance_type {config.variance_type} is for --process scale_space with one level.")
 

@@ -82,9 +82,16 @@ class TrainConfig:
     size_step : int
         Pixels per level of gradual downsizing.
     resolution_schedule : str
-        Which timesteps belong to which level. convex_decay is the paper's choice.
+        Which timesteps belong to which level. convex_decay is the paper's choice. data measures it from the images.
     resolution_gamma : float
         The shape of the resolution schedule.
+    switches : list of int, optional
+        Instead of a schedule: the first timestep of every coarser level. Where data measured it, its result is here.
+    switch_theta : float
+        The signal-to-noise ratio of the finest details at which data leaves the full resolution.
+    switch_jitter : float
+        How far switches move from batch to batch, in [0, 0.5], as a share of the way to their neighbours. The model
+        then samples with any such schedule (--switches).
     downsample_kernel : str
         How images shrink. bilinear is the paper's choice.
     blur_sigma_max : float, optional
@@ -213,8 +220,11 @@ class TrainConfig:
     resolutions: list[int | list[int]] | None = None
     min_size: int | None = at_least(1, None)
     size_step: int = at_least(1, 1)
-    resolution_schedule: Literal["equal", "convex_decay", "sigmoid_like", "tanh_like"] = "convex_decay"
+    resolution_schedule: Literal["equal", "convex_decay", "sigmoid_like", "tanh_like", "data"] = "convex_decay"
     resolution_gamma: float = above_zero(0.5)
+    switches: list[int] | None = None
+    switch_theta: float = above_zero(0.01)
+    switch_jitter: float = at_least(0, 0.0)
     downsample_kernel: Literal["bilinear", "area", "bicubic", "lanczos3", "dct"] = "bilinear"
     blur_sigma_max: float | None = at_least(0, None)
     prediction_type: Literal["sample", "epsilon", "v_prediction"] | None = None
@@ -285,6 +295,7 @@ class TrainConfig:
             _require("ema_decays", decay, 0 <= decay < 1, "in [0, 1)")
         _require("seed", self.seed, self.seed < 2**63, "below 2^63")
         _require("out", repr(self.out), bool(self.out), "a folder")
+        _require("switch_jitter", self.switch_jitter, self.switch_jitter <= 0.5, "in [0, 0.5]")
         p = self.transition_probability
         _require("transition_probability", p, p is None or 0 < p < 1, "in (0, 1)")
         self._fill_in_the_recipe()

@@ -3,13 +3,15 @@
 A batch has one (input size, output size), so its timesteps are chosen together: t is drawn uniformly; if t is one that
 the process requires, such as a level change, where the target is larger than the input, the whole batch uses that t;
 otherwise every image draws its own t among the other timesteps of that level. So the marginal of t stays uniform. The
-route depends on (seed, batch) alone, so all processes take the same one without communication.
+route depends on (seed, batch) alone, so all processes take the same one without communication. Where the switches of
+the resolution schedule move (`ssd.process.switches`), every batch first draws its own, in the same way.
 
 Shape letter: B images.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +19,7 @@ import torch
 
 from ..operators.sizes import Size
 from ..process.diffusion import DiffusionProcess
+from ..process.scale_space import ScaleSpaceProcess
 from ..seeding import numpy_generator
 
 
@@ -26,6 +29,8 @@ class BatchRoute:
 
     Attributes
     ----------
+    process : DiffusionProcess
+        With the switches of this batch.
     level : int
         The level of x_t, 0 the finest.
     output_size : (height, width)
@@ -36,6 +41,7 @@ class BatchRoute:
         Importance weight of the loss: 1 unless level changes are drawn more often than 1 / T.
     """
 
+    process: DiffusionProcess
     level: int
     output_size: Size
     change: int | None
@@ -54,6 +60,8 @@ class BatchRoutes:
         marginal's, number of changes / T. (Ours: as published, a change is learnt from 0.1 % of the batches.)
     importance_weights : bool
         Weight the loss so that its expectation stays that of the uniform marginal.
+    bands : sequence of range
+        From where each batch draws its switches, one range per switch; empty: they are those of the process.
     """
 
     def __init__(
@@ -62,9 +70,11 @@ class BatchRoutes:
         seed: int,
         transition_probability: float | None = None,
         importance_weights: bool = True,
+        bands: Sequence[range] = (),
     ) -> None:
         self.process = process
         self.seed = seed
+        self._bands = bands
         changes = process.required_timesteps
         num_timesteps = process.num_timesteps
         natural = len(changes) / num_timesteps
@@ -75,19 +85,18 @@ class BatchRoutes:
                 True: natural / self._probability,
                 False: (1 - natural) / (1 - self._probability),
             }
-        self._changes = np.array(changes, dtype=np.int64)
-        self._others = np.array([t for t in range(num_timesteps) if t not in set(changes)])
-        levels = range(len(process.resolution.resolutions))
-        self._within_level = [np.array(process.shared_timesteps(level), dtype=np.int64) for level in levels]
 
     def route(self, batch: int) -> BatchRoute:
         """The route of training batch number `batch`, the same on every process."""
+        process = self._process_of(batch)
+        changes = np.array(process.required_timesteps, dtype=np.int64)
         generator = numpy_generator(self.seed, "route", batch)
         is_change = bool(generator.random() < self._probability)
-        t = int(generator.choice(self._changes if is_change else self._others))
+        t = int(generator.choice(changes if is_change else np.delete(np.arange(process.num_timesteps), changes)))
         return BatchRoute(
-            level=self.process.level(t),
-            output_size=self.process.prediction_size(t, t - 1),
+            process=process,
+            level=process.level(t),
+            output_size=process.prediction_size(t, t - 1),
             change=t if is_change else None,
             weight=self._weights[is_change],
         )
@@ -96,5 +105,13 @@ class BatchRoutes:
         """Timesteps (B,), int64, on the CPU, from one number in [0, 1) per image (B,)."""
         if route.change is not None:
             return torch.full((len(uniforms),), route.change)
-        allowed = self._within_level[route.level]
+        allowed = np.array(route.process.shared_timesteps(route.level), dtype=np.int64)
         return torch.from_numpy(allowed[(uniforms * len(allowed)).astype(np.int64)])
+
+    def _process_of(self, batch: int) -> DiffusionProcess:
+        """The process, with the switches of a batch where they move."""
+        if not self._bands:
+            return self.process
+        assert isinstance(self.process, ScaleSpaceProcess)  # no other has bands
+        generator = numpy_generator(self.seed, "switches", batch)
+        return self.process.with_switches([int(generator.integers(band.start, band.stop)) for band in self._bands])

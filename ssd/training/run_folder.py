@@ -81,12 +81,15 @@ class Continuation:
         Settings that changed, now and at earlier resumes: step, setting, before, after.
     notes : list of str
         What people should know.
+    switches : list of int or None
+        Those of the run that continues, where it has any.
     """
 
     checkpoint: Path | None = None
     found: tuple[str, ...] = ()
     changes: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    switches: list[int] | None = None
 
 
 def check_out_folder(config: TrainConfig) -> Continuation:
@@ -120,10 +123,11 @@ def check_out_folder(config: TrainConfig) -> Continuation:
             f"{out} holds a trained pipeline, but its checkpoints/ are gone, so the run cannot continue: start a new "
             f"run from its weights with --init_from {out} and another --out, or delete it with --overwrite."
         )
-    changes = _check_settings(out, config, checkpoint)
+    before = _settings_before(out, checkpoint)
+    changes = _check_settings(out, config, checkpoint, before)
     notes += [f"{each['setting']} changes from {each['before']} to {each['after']}." for each in changes]
     earlier = read_description(checkpoint).changes if checkpoint is not None else []
-    return Continuation(checkpoint, found, earlier + changes, notes)
+    return Continuation(checkpoint, found, earlier + changes, notes, before.get("switches"))
 
 
 def look_into(out: Path) -> tuple[str, ...]:
@@ -182,13 +186,16 @@ def _is_ours_in_passing(name: str) -> bool:
     return name.startswith(PART) or name == LOCK_NAME
 
 
-def _check_settings(out: Path, config: TrainConfig, checkpoint: Path | None) -> list[dict[str, Any]]:
+def _check_settings(
+    out: Path, config: TrainConfig, checkpoint: Path | None, before: dict[str, Any]
+) -> list[dict[str, Any]]:
     """Changes of the run's settings; a `UsageError` for one that defines what the run computes."""
     step = read_description(checkpoint).progress.step if checkpoint is not None else 0
-    before, changes = _settings_before(out, checkpoint), []
+    measured = {"switches"} if config.resolution_schedule == "data" and config.switches is None else set()
+    changes = []
     for name in (item.name for item in fields(TrainConfig)):
         old, new = before.get(name), getattr(config, name)
-        if name not in before or old == new or name in _MAY_CHANGE:
+        if name not in before or old == new or name in _MAY_CHANGE | measured:
             continue
         if name not in _CHANGES_THE_RUN:
             raise UsageError(

@@ -24,11 +24,13 @@ from .config import TrainConfig
 from .engine import check_agreement
 from .run_folder import Continuation, check_out_folder, check_same_data, look_into
 from .summary import summarize
+from .switches import settle_switches
 
 OF_LEVELS = (
     "resolution_schedule",
     "resolution_gamma",
     "downsample_kernel",
+    "switch_jitter",
     "level_batch_scale",
     "transition_probability",
 )
@@ -84,7 +86,7 @@ def set_up(config: TrainConfig, accelerator: Accelerator) -> Setup:
     """
     setup, problem = None, None
     try:
-        setup = _set_up(config)
+        setup = _set_up(config, silent=not accelerator.is_main_process)
         facts = setup.facts if accelerator.num_processes > 1 else {}
     except (ValueError, OSError) as error:
         facts, problem = {}, str(error)
@@ -93,7 +95,7 @@ def set_up(config: TrainConfig, accelerator: Accelerator) -> Setup:
     return setup
 
 
-def _set_up(config: TrainConfig) -> Setup:
+def _set_up(config: TrainConfig, silent: bool) -> Setup:
     torch.manual_seed(config.seed)  # of the network's first weights
     start = check_out_folder(config)
     notes = list(start.notes)
@@ -101,9 +103,12 @@ def _set_up(config: TrainConfig) -> Setup:
     if start.checkpoint is not None:
         check_same_data(config, start.checkpoint, dataset.provenance)
     notes += dataset.opening_notes
+    unused = unused_settings(config)
+    config, measured = settle_switches(config, dataset, start.switches, silent)
+    notes += measured
     unet = build_unet(config, dataset.class_names if config.class_conditional else None)
     scheduler = build_scheduler(config)
-    notes += unused_settings(config)
+    notes += unused
     if config.init_from and start.checkpoint is None:
         load_weights(unet, config.init_from)
     if start.checkpoint is not None:
@@ -170,6 +175,9 @@ def unused_settings(config: TrainConfig) -> list[str]:
         "with one level": (config.levels == 1, OF_LEVELS),
         f"with --network {config.network}": (config.network != "flexi_unet", ("decoder_exit",)),
         f"with --loss {config.loss}": (config.loss != "min_snr", ("max_snr",)),
+        "with --switches": (config.switches is not None, ("resolution_gamma", "switch_theta")),
+        "with --resolution_schedule data": (config.resolution_schedule == "data", ("resolution_gamma",)),
+        "without --resolution_schedule data": (config.resolution_schedule != "data", ("switch_theta",)),
         "without --min_size": (config.min_size is None, ("size_step",)),
         "without --transition_probability": (config.transition_probability is None, ("importance_weights",)),
         "without --class_conditional": (not config.class_conditional, ("label_dropout",)),

@@ -121,3 +121,14 @@ def test_labels_are_dropped_as_often_as_asked() -> None:
     assert torch.equal(labels[~dropped], own[~dropped])
     assert dropped.float().mean().item() == pytest.approx(0.25, abs=5 * 0.433 / len(labels) ** 0.5)
     assert all(batch.labels is None for batch in batches(2))
+
+
+def test_moving_switches_change_the_sizes_and_nothing_remembers_them() -> None:
+    jittered = batches(switch_jitter=0.5)
+    assert len({batch.process.required_timesteps for batch in jittered}) > 6
+    for batch in jittered:
+        assert batch.noise.shape[-2:] == batch.process.size(batch.t)
+        assert batch.output_size == batch.process.size(batch.t - 1)
+    for found, expected in zip(batches(6, start=jittered[5].end, switch_jitter=0.5), jittered[6:]):
+        assert_same(found, expected)
+        assert found.process.required_timesteps == expected.process.required_timesteps

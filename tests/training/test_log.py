@@ -3,15 +3,17 @@
 import torch
 from accelerate import Accelerator
 
+from ssd.scheduling_ssd import SSDScheduler
 from ssd.training.batches import Batch, Position
 from ssd.training.log import CsvTracker, TrainingLog, read_log
 
 LEVELS = ["loss_8x8", "loss_4x4"]
+PROCESS = SSDScheduler(sample_size=8, num_levels=2).process
 
 
 def batch(level: int, images: int = 4) -> Batch:
     x = torch.zeros(images, 3, 8, 8)
-    return Batch(x, torch.zeros(images), x, None, (8, 8), level, 1.0, range(images), Position(), 0.25)
+    return Batch(x, torch.zeros(images), x, None, PROCESS, (8, 8), level, 1.0, range(images), Position(), 0.25)
 
 
 def test_rows_are_means_per_level_since_the_last_row() -> None:

@@ -8,6 +8,7 @@ from scipy.stats import chisquare
 
 from ssd.process import NoiseSchedule, ScaleSpaceProcess, make_betas
 from ssd.process.resolution import ResolutionSchedule, pyramid
+from ssd.process.switches import switch_bands
 from ssd.seeding import random_words, uniform
 from ssd.training.routes import BatchRoutes
 
@@ -67,6 +68,27 @@ def test_the_marginal_of_t(probability: float | None) -> None:
         assert weighted.sum() == pytest.approx(20_000, rel=0.02)
         plain = BatchRoutes(process_of(schedule), 0, probability, importance_weights=False)
         assert plain.route(0).weight == 1.0
+
+
+def test_moving_switches_are_drawn_per_batch_and_keep_the_marginal_of_t() -> None:
+    schedule = ResolutionSchedule.from_switches(pyramid(8, 3), 50, [20, 35])
+    bands = switch_bands([20, 35], 50, 0.4)
+    assert bands == [range(12, 27), range(29, 42)]
+    routes, other = (BatchRoutes(process_of(schedule), 3, bands=bands) for _ in range(2))
+    seen, counts = set(), np.zeros(50)
+    for batch in range(4000):
+        route, (t,) = draw(routes, batch, range(batch, batch + 1))
+        switches = route.process.required_timesteps
+        assert all(switch in band for switch, band in zip(switches, bands))
+        assert route.level == sum(t >= switch for switch in switches)
+        assert route.output_size == route.process.size(t - 1)
+        assert (route.change is not None) == (t in switches)
+        seen.add(switches)
+        counts[t] += 1
+        if batch % 100 == 0:  # on every process alike
+            assert other.route(batch).process.required_timesteps == switches
+    assert len(seen) == 15 * 13  # each is missed with a probability of e^-20
+    assert chisquare(counts).pvalue > 0.001
 
 
 def test_expected_loss_is_unchanged_by_the_transition_probability() -> None:
