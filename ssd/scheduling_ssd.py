@@ -18,7 +18,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 from diffusers.utils import logging
 
 from .operators.sizes import Size
-from .process.noise import NoiseSchedule, make_betas, make_blur_widths
+from .process.noise import NoiseSchedule, extended_betas, make_betas, make_blur_widths
 from .process.posterior import GaussianPosterior, Generators, white_noise
 from .process.predictions import check_prediction_type
 from .process.residuals import KINDS, ResidualTable, adds_noise
@@ -100,6 +100,9 @@ class SSDScheduler(ProcessScheduler):
         How far the switches moved in training, in [0, 0.5], as a share of the way to their neighbours
         (`ssd.process.switches`). So far `set_timesteps(.., switches=[..])` may move them: one model then is several,
         of different speed.
+    level_gain : float
+        In 1..2, a factor of downsampling, see `ScaleSpaceProcess`: 2 makes levels isometric. The betas are extended, so
+        that the coarsest level still ends in noise (`ssd.process.noise.extended_betas`). 1 is the paper's process.
 
     Examples
     --------
@@ -137,6 +140,7 @@ class SSDScheduler(ProcessScheduler):
         calibration: dict[str, Any] | None = None,
         switches: Sequence[int] | None = None,
         switch_jitter: float = 0.0,
+        level_gain: float = 1.0,
     ) -> None:
         check_limits(num_train_timesteps, sample_size, clip_sample_range)
         if not math.isfinite(resolution_gamma) or not math.isfinite(blur_sigma_max):
@@ -153,6 +157,8 @@ class SSDScheduler(ProcessScheduler):
         _check_choices(prediction_type, blur_sigma_max, variance_type, covariance, len(sizes))
         _check_sampler(solver_order, timestep_spacing, residual_covariance, calibration)
         self._betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end)
+        if level_gain > 1:
+            self._betas = extended_betas(self._betas, level_gain ** (len(sizes) - 1))
         if switches is None:
             levels = ResolutionSchedule.from_curve(sizes, num_train_timesteps, resolution_schedule, resolution_gamma)
         else:
@@ -164,6 +170,7 @@ class SSDScheduler(ProcessScheduler):
                 levels,
                 downsample=downsample_kernel,
                 blur_widths=make_blur_widths(num_train_timesteps, blur_sigma_max) if blur_sigma_max else None,
+                level_gain=level_gain,
             )
         )
         self.residuals = None if calibration is None else ResidualTable.from_config(self.process, calibration)
@@ -215,7 +222,7 @@ class SSDScheduler(ProcessScheduler):
     def _posterior(
         self, clean: torch.Tensor, x_t: torch.Tensor, s: int, t: int, eta: float, generator: Generators
     ) -> GaussianPosterior:
-        x_hat = self._solver.midpoint(clean, t, s) if self._solver else self.process.blur_to(clean, s)
+        x_hat = self._solver.midpoint(clean, t, s) if self._solver else self.process.from_target(clean, s)
         if self.residuals is not None and adds_noise(self.process, self.config.residual_covariance, s, t):
             x_hat = x_hat + self.residuals.noise(self.config.residual_covariance, s, t, white_noise(x_hat, generator))
         posterior = self.process.posterior(x_hat, x_t, s, t, eta, self.config.covariance)

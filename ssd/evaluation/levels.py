@@ -42,7 +42,7 @@ class LevelRecorder:
 
 
 class LevelReduction:
-    """Full pictures (B, C, H, W) -> D_s x_0 by a scheduler's process; can be sent to worker processes.
+    """Full pictures (B, C, H, W) -> D_s x_0, as an image, by a scheduler's process; can be sent to worker processes.
 
     Parameters
     ----------
@@ -57,13 +57,15 @@ class LevelReduction:
         self.switches = scheduler.switches
         self.timestep = timestep
         self._degrade: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self._scale = 1.0
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         if self._degrade is None:
             scheduler = self.kind.from_config(self.config)
             scheduler.use_switches(self.switches)
             self._degrade = scheduler.process.operator(-1, self.timestep).forward
-        return self._degrade(images)
+            self._scale = scheduler.process.image_scale(self.timestep)
+        return self._degrade(images) / self._scale
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_degrade": None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .kernels import KERNELS
 from .linear import IdentityOperator, LinearOperator, SeparableOperator
 from .sizes import Size
@@ -30,3 +32,20 @@ def resize_operator(in_size: Size, out_size: Size, kernel: str = "bilinear") -> 
     rows = matrix(in_size[0], out_size[0])
     square = in_size[0] == in_size[1] and out_size[0] == out_size[1]
     return SeparableOperator(rows, rows if square else matrix(in_size[1], out_size[1]))
+
+
+def scaled(operator: LinearOperator, factor: float) -> LinearOperator:
+    """factor * D.
+
+    Raises
+    ------
+    ValueError
+        For a factor other than 1 of an operator that is not separable.
+    """
+    if factor == 1:
+        return operator
+    if not isinstance(operator, SeparableOperator):
+        raise ValueError(f"Only separable operators can be scaled, got {operator!r}.")
+    matrices, root = operator.matrices, math.sqrt(factor)
+    rows = root * matrices.matrix_h
+    return SeparableOperator(rows, rows if matrices.are_the_same else root * matrices.matrix_w)

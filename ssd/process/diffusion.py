@@ -93,6 +93,10 @@ class DiffusionProcess(ABC):
         """(height, width) of the clean image that the network predicts from x_t, on the way to x_s: the size of x_s."""
         return self.size(s)
 
+    def image_scale(self, t: Timestep) -> float:
+        """How much larger D_t x_0 is than the image of its size that networks see and predict."""
+        return 1.0
+
     @abstractmethod
     def operator(self, s: Timestep, t: Timestep) -> LinearOperator:
         """D_st, the degradation from x_s to x_t (without the factor a_t / a_s), s <= t; s = -1 for the clean image."""
@@ -160,14 +164,20 @@ class DiffusionProcess(ABC):
         """What the network is trained to give for x_t = `marginal_sample(x_0, t, noise)`."""
         clean = self.target(x_0, t)
         kind = self.prediction_kind(prediction_type, t, t - 1)
-        return from_sample(kind, clean, x_t, like(self.signal(t), x_t), like(self.sigma(t), x_t))
+        if kind == "sample":
+            return clean
+        scale = self.image_scale(t)
+        return from_sample(kind, scale * clean, x_t, like(self.signal(t), x_t), like(self.sigma(t), x_t))
 
     def clean_image(
         self, prediction_type: str, prediction: torch.Tensor, x_t: torch.Tensor, t: Timestep, s: Timestep
     ) -> torch.Tensor:
         """The clean image that a network's output stands for, at `prediction_size(t, s)`."""
         kind = self.prediction_kind(prediction_type, t, s)
-        return to_sample(kind, prediction, x_t, like(self.signal(t), x_t), like(self.sigma(t), x_t))
+        if kind == "sample":
+            return prediction
+        found = to_sample(kind, prediction, x_t, like(self.signal(t), x_t), like(self.sigma(t), x_t))
+        return found / self.image_scale(t)
 
     def _lookup(self, table: torch.Tensor, t: Timestep) -> torch.Tensor:
         on_cpu = self._checked(t)

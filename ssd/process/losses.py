@@ -79,7 +79,8 @@ def denoising_loss(
     if loss == "simple":
         return error
     t = t.cpu()
-    snr = (process.signal(t) / process.sigma(t)).square().flatten()
+    scale = process.image_scale(t) ** 2
+    snr = scale * (process.signal(t) / process.sigma(t)).square().flatten()  # of the image
     kind = process.prediction_kind(prediction_type, t, t - 1)
-    gain = {"sample": torch.ones_like(snr), "epsilon": snr, "v_prediction": snr + 1}[kind]
+    gain = {"sample": torch.ones_like(snr), "epsilon": snr, "v_prediction": snr + scale}[kind]
     return like(snr.clamp(max=max_snr) / gain, error) * error

@@ -48,6 +48,31 @@ def make_betas(name: str = "linear", num_timesteps: int = 1000, start: float = 1
     raise ValueError(f"Unknown beta schedule {name!r}; choose one of {', '.join(BETA_SCHEDULES)}.")
 
 
+def extended_betas(betas: torch.Tensor, gain: float) -> torch.Tensor:
+    """Betas that end in as much noise for images that are `gain` times as large.
+
+    log abar_t becomes log abar_t (1 + q t / (T - 1)) with q = 2 log(gain) / -log abar_{T-1}: little noise stays as it
+    was, and at the end abar is less by gain^2. Ours.
+
+    Parameters
+    ----------
+    betas : torch.Tensor
+        (T,), float64.
+    gain : float
+        At least 1: the scale of the coarsest level.
+
+    Examples
+    --------
+    >>> betas = make_betas()
+    >>> float((1 - extended_betas(betas, 4.0)).prod() / (1 - betas).prod())
+    0.0625...
+    """
+    log_abar = torch.log1p(-betas).cumsum(0)
+    tau = torch.linspace(0, 1, len(betas), dtype=torch.float64)
+    stretched = log_abar * (1 + 2 * math.log(gain) / -log_abar[-1] * tau)
+    return -torch.expm1(torch.diff(stretched, prepend=torch.zeros(1, dtype=torch.float64)))
+
+
 def make_blur_widths(num_timesteps: int, sigma_max: float) -> torch.Tensor:
     """Width of the accumulated blur, sigma_B(t) = sigma_max sin^2(pi tau / 2) with tau = t / (T - 1).
 

@@ -22,7 +22,7 @@ import torch
 from ..operators.blur import Blur
 from ..operators.linear import IdentityOperator, LinearOperator
 from ..operators.placing import like
-from ..operators.resize import resize_operator
+from ..operators.resize import resize_operator, scaled
 from ..operators.sizes import Size
 from .diffusion import DiffusionProcess, Timestep
 from .noise import NoiseSchedule
@@ -30,6 +30,9 @@ from .posterior import GaussianPosterior, eta_posterior
 from .resolution import ResolutionSchedule
 
 COVARIANCES = ("exact", "isotropic")
+
+LARGEST_GAIN = 2.0
+"""Of a level: with more, downsampling by two would amplify, and theorem 1 fails."""
 
 MAX_CACHED_OPERATORS = 256
 """With blur every pair of timesteps has its own operator. Without, every pair of levels: four per level are kept."""
@@ -53,6 +56,11 @@ class ScaleSpaceProcess(DiffusionProcess):
     blur_widths : torch.Tensor, optional
         Width of the accumulated Gaussian blur at t = 0, .., T-1 and, last, of the clean image (0), in pixels of the
         full resolution: shape (T + 1,), never decreasing with t. Default: no blur.
+    level_gain : float
+        In 1..2, a factor of every operator between neighbouring levels. 1 is the paper's process. 2 makes halving an
+        orthonormal projection, or nearly: a coarse state then knows as much of its image as a fine one, and the
+        effective log-SNR (`ssd.process.log_snr`) has no jump at level changes. D_t x_0 is larger than the image by
+        `image_scale`; networks predict the image. Ours.
 
     Raises
     ------
@@ -76,10 +84,14 @@ class ScaleSpaceProcess(DiffusionProcess):
         resolution: ResolutionSchedule,
         downsample: str | Callable[[Size, Size], LinearOperator] = "bilinear",
         blur_widths: torch.Tensor | None = None,
+        level_gain: float = 1.0,
     ) -> None:
         super().__init__(noise, resolution)
+        if not 1 <= level_gain <= LARGEST_GAIN:
+            raise ValueError(f"level_gain must be in 1..{LARGEST_GAIN:g}, got {level_gain}.")
+        self.level_gain = level_gain
         make = partial(resize_operator, kernel=downsample) if isinstance(downsample, str) else downsample
-        self._steps = [make(fine, coarse) for fine, coarse in pairwise(resolution.resolutions)]
+        self._steps = [scaled(make(fine, coarse), level_gain) for fine, coarse in pairwise(resolution.resolutions)]
         self._heat = None if blur_widths is None else _accumulated_heat(blur_widths, noise.num_timesteps)
         self._operators: dict[tuple[int, int], LinearOperator] = {}
         self._most_operators = max(MAX_CACHED_OPERATORS, 4 * len(resolution.resolutions))
@@ -124,17 +136,25 @@ class ScaleSpaceProcess(DiffusionProcess):
             return self._cached((s, t), lambda: self._blur_and_resize(s, t, fine, coarse))
         return self._blur_and_resize(s, t, fine, coarse)
 
+    def image_scale(self, t: Timestep) -> float:
+        """level_gain to the power of the level."""
+        return self.level_gain ** self.level(t)
+
     def target(self, x_0: torch.Tensor, t: Timestep) -> torch.Tensor:
         """The clean image at the next resolution, that of s = t - 1, at its sharpest.
 
         Without blur it is D_s x_0, as in the paper. With blur it is the image as it enters the level, so that any
-        later D_s x_0 of this level follows from it by blurring (`blur_to`), whatever the number of sampling steps.
+        later D_s x_0 of this level follows from it (`from_target`), whatever the number of sampling steps. With a
+        `level_gain` it is the image, of the usual range, rather than D_s x_0.
         """
-        return self.degrade(x_0, self.resolution.level_starts[self.level(self._checked(t) - 1)])
+        start = self.resolution.level_starts[self.level(self._checked(t) - 1)]
+        sharpest = self.degrade(x_0, start)
+        return sharpest if self.level_gain == 1 else sharpest / self.image_scale(start)
 
-    def blur_to(self, target: torch.Tensor, s: Timestep) -> torch.Tensor:
-        """D_s x_0 from the sharpest image of the level of s: the blur within the level."""
-        return self.operator(self.resolution.level_starts[self.level(s)], s).forward(target)
+    def from_target(self, target: torch.Tensor, s: Timestep) -> torch.Tensor:
+        """D_s x_0 from the network's image of the level of s: the blur within the level, and the level's scale."""
+        blurred = self.operator(self.resolution.level_starts[self.level(s)], s).forward(target)
+        return blurred if self.level_gain == 1 else self.image_scale(s) * blurred
 
     def posterior(
         self,
@@ -180,7 +200,7 @@ class ScaleSpaceProcess(DiffusionProcess):
         covariance: str = "exact",
     ) -> GaussianPosterior:
         """`posterior`, after the prediction was blurred to D_s x_0."""
-        return self.posterior(self.blur_to(clean, s), x_t, s, t, eta, covariance)
+        return self.posterior(self.from_target(clean, s), x_t, s, t, eta, covariance)
 
     def _cached(self, key: tuple[int, int], make: Callable[[], LinearOperator]) -> LinearOperator:
         if key not in self._operators:

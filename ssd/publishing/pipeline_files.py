@@ -62,6 +62,7 @@ ADDED_LATER: dict[type, frozenset[str]] = {
             "calibration",
             "switches",
             "switch_jitter",
+            "level_gain",
         }
     ),
 }

@@ -75,4 +75,4 @@ class Denoiser:
         timestep = to_device(torch.as_tensor(t).reshape(-1), self.device)
         output = network(x_t, timestep, process.prediction_size(t, s))
         clean = self.scheduler.clean_image(output, x_t, t, s)
-        return process.degrade(x_0, s) - process.blur_to(clean, s)
+        return process.degrade(x_0, s) - process.from_target(clean, s)

@@ -43,7 +43,7 @@ class Multistep:
         ValueError
             When the prediction has another shape than those remembered, which are of other images.
         """
-        x_hat = self._process.blur_to(clean, s)
+        x_hat = self._process.from_target(clean, s)
         u = self._earlier.get(t)
         earlier = None if u is None else self._predictions.get(u)
         self._predictions = {i: kept for i, kept in self._predictions.items() if self._last_use[i] < t}
@@ -56,4 +56,4 @@ class Multistep:
                 f"The step from timestep {t} continues a chain of other images: their predictions are "
                 f"{tuple(earlier.shape)}, this one is {tuple(clean.shape)}. Call set_timesteps before new images."
             )
-        return extrapolate(self._process, x_hat, self._process.blur_to(earlier, t), u, t, s)
+        return extrapolate(self._process, x_hat, self._process.from_target(earlier, t), u, t, s)

@@ -80,6 +80,7 @@ def build_scheduler(config: TrainConfig) -> ProcessScheduler:
         variance_type=config.variance_type,
         switches=config.switches,
         switch_jitter=config.switch_jitter,
+        level_gain=config.level_gain,
     )
 
 
@@ -134,6 +135,7 @@ def check_combinations(config: TrainConfig) -> None:
     moving = {
         "switches": config.switches is not None,
         "switch_jitter": config.switch_jitter > 0,
+        "level_gain": config.level_gain != 1,
         "resolution_schedule data": config.resolution_schedule == "data",
     }
     given = [name for name, holds in moving.items() if holds]

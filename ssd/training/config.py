@@ -92,6 +92,8 @@ class TrainConfig:
     switch_jitter : float
         How far switches move from batch to batch, in [0, 0.5], as a share of the way to their neighbours. The model
         then samples with any such schedule (--switches).
+    level_gain : float
+        In 1..2, a factor of downsampling. 2 makes levels isometric, and halving no loss of signal against noise.
     downsample_kernel : str
         How images shrink. bilinear is the paper's choice.
     blur_sigma_max : float, optional
@@ -225,6 +227,7 @@ class TrainConfig:
     switches: list[int] | None = None
     switch_theta: float = above_zero(0.01)
     switch_jitter: float = at_least(0, 0.0)
+    level_gain: float = at_least(1, 1.0)
     downsample_kernel: Literal["bilinear", "area", "bicubic", "lanczos3", "dct"] = "bilinear"
     blur_sigma_max: float | None = at_least(0, None)
     prediction_type: Literal["sample", "epsilon", "v_prediction"] | None = None

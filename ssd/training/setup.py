@@ -31,6 +31,7 @@ OF_LEVELS = (
     "resolution_gamma",
     "downsample_kernel",
     "switch_jitter",
+    "level_gain",
     "level_batch_scale",
     "transition_probability",
 )

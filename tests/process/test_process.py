@@ -134,11 +134,11 @@ def test_blur_is_a_member_of_the_family(levels, s, t, eta) -> None:
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
-def test_degradations_compose_with_blur_too(levels: int) -> None:
+def test_degradations_compose_with_from_targeto(levels: int) -> None:
     process, x_0 = blurred_process(levels=levels), images((12, 8), 0)
     for s, t in [(0, 5), (300, 600), (554, 555), (400, 999)]:
         torch.testing.assert_close(process.operator(s, t).forward(process.degrade(x_0, s)), process.degrade(x_0, t))
-        torch.testing.assert_close(process.blur_to(process.target(x_0, s + 1), s), process.degrade(x_0, s))
+        torch.testing.assert_close(process.from_target(process.target(x_0, s + 1), s), process.degrade(x_0, s))
     assert torch.equal(process.target(x_0, 0), x_0)
     torch.testing.assert_close(process.degrade(x_0, torch.tensor([900, 950]))[1], process.degrade(x_0, 950)[1])
 
@@ -353,7 +353,7 @@ def test_per_image_timesteps_outside_the_schedule_are_refused(wrong: int) -> Non
         lambda: process.operator(torch.tensor([0, 1]), t),
         lambda: process.degrade(x_0, t),
         lambda: process.target(x_0, t),
-        lambda: process.blur_to(x_0, t),
+        lambda: process.from_target(x_0, t),
         lambda: process.marginal_sample(x_0, t, x_t),
         lambda: process.posterior(x_0, x_t, torch.tensor([1, 2]), t),
         lambda: process.posterior(x_0, x_t, t, torch.tensor([700, 800])),
@@ -389,7 +389,7 @@ def test_timesteps_on_the_cpu_cost_no_wait_for_the_device(monkeypatch) -> None:
             with copies:
                 x_t, target = training_pair(process, x_0, t, noise)
                 losses = denoising_loss(process, target, target, t)
-                posterior = process.posterior(process.blur_to(target, t - 1), x_t, t - 1, t, eta=0.5)
+                posterior = process.posterior(process.from_target(target, t - 1), x_t, t - 1, t, eta=0.5)
                 root = posterior.covariance.sqrt_apply(target)
             assert losses.device.type == root.device.type == "meta"
     assert copies.copies > 0
