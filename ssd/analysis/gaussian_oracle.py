@@ -25,7 +25,7 @@ from ..commands.files import whole_file
 from ..commands.output_paths import check_output_file
 from ..commands.parser import CommandParser
 from ..operators.sizes import Size
-from ..process.noise import NoiseSchedule, make_betas
+from ..process.noise import NoiseSchedule, extended_betas, make_betas
 from ..process.resolution import ResolutionSchedule, pyramid
 from ..process.scale_space import ScaleSpaceProcess
 from ..process.spacing import SPACINGS
@@ -61,6 +61,8 @@ class OracleConfig:
         of the downsampling, in its row space, or in both; within levels; everywhere.
     resolution_gamma : float
         The shape of the resolution schedule convex_decay.
+    level_gain : float
+        In 1..2, a factor of downsampling; 2 makes levels isometric, 1 is the paper's process.
     plot : str, optional
         A PNG to write, of distance against steps and against cost.
     """
@@ -72,6 +74,7 @@ class OracleConfig:
     solver_orders: list[int] = field(default_factory=lambda: [1, 2])
     covariance: Literal["none", "null", "row", "change", "within", "all"] = "none"
     resolution_gamma: float = 0.5
+    level_gain: float = 1.0
     plot: str | None = None
 
     def __post_init__(self) -> None:
@@ -107,10 +110,11 @@ class OracleResult:
     distance: float
 
 
-def oracle_process(size: Size, num_levels: int, gamma: float = 0.5) -> ScaleSpaceProcess:
-    """The paper's process: linear betas 1e-4..0.02, T = 1000, bilinear kernel, convex_decay(gamma)."""
+def oracle_process(size: Size, num_levels: int, gamma: float = 0.5, level_gain: float = 1.0) -> ScaleSpaceProcess:
+    """The paper's process: linear betas 1e-4..0.02, T = 1000, bilinear kernel, convex_decay(gamma); or with a gain."""
     schedule = ResolutionSchedule.from_curve(pyramid(size, num_levels), NUM_TIMESTEPS, "convex_decay", gamma)
-    return ScaleSpaceProcess(NoiseSchedule.from_betas(make_betas(num_timesteps=NUM_TIMESTEPS)), schedule)
+    betas = extended_betas(make_betas(num_timesteps=NUM_TIMESTEPS), level_gain ** (num_levels - 1))
+    return ScaleSpaceProcess(NoiseSchedule.from_betas(betas), schedule, level_gain=level_gain)
 
 
 def chain_cost(process: ScaleSpaceProcess, timesteps: Sequence[int]) -> float:
@@ -123,7 +127,9 @@ def run_study(config: OracleConfig) -> list[OracleResult]:
     """Every combination of order, eta, number of levels and steps."""
     size = (config.res, config.res)
     data = power_law_covariance(size)
-    processes = [oracle_process(size, num_levels, config.resolution_gamma) for num_levels in config.levels]
+    processes = [
+        oracle_process(size, num_levels, config.resolution_gamma, config.level_gain) for num_levels in config.levels
+    ]
     chains = [
         (Sampler(eta, order, config.covariance), process, SPACINGS[SPACING_OF_ORDER[order]](process, number))
         for order in config.solver_orders
@@ -215,7 +221,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.add_class_arguments(OracleConfig)
         config = OracleConfig(**parser.parse_args(arguments).as_dict())
         for num_levels in config.levels:
-            oracle_process((config.res, config.res), num_levels, config.resolution_gamma)
+            oracle_process((config.res, config.res), num_levels, config.resolution_gamma, config.level_gain)
         if config.plot:
             _check_plot(config.plot)
     results = run_study(config)

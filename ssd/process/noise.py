@@ -64,8 +64,8 @@ def extended_betas(betas: torch.Tensor, gain: float) -> torch.Tensor:
     Examples
     --------
     >>> betas = make_betas()
-    >>> float((1 - extended_betas(betas, 4.0)).prod() / (1 - betas).prod())
-    0.0625...
+    >>> round(float((1 - extended_betas(betas, 4.0)).prod() / (1 - betas).prod()), 6)
+    0.0625
     """
     log_abar = torch.log1p(-betas).cumsum(0)
     tau = torch.linspace(0, 1, len(betas), dtype=torch.float64)
