@@ -27,6 +27,7 @@ from ssd.evaluation.config import EvalConfig, FeatureSettings, StatsConfig
 from ssd.evaluation.features.digit_classifier import digit_recognition
 from ssd.evaluation.features.extractors import Extractor
 from ssd.evaluation.generated import GeneratedImages, ModelImages, open_generated
+from ssd.evaluation.given_images import GivenImages
 from ssd.evaluation.likelihood import LikelihoodSettings, estimate_bits_per_dim
 from ssd.evaluation.measure import Measured, Measurer
 from ssd.evaluation.metrics import all_metrics
@@ -44,7 +45,6 @@ from ssd.evaluation.reference import Reference, open_reference
 from ssd.evaluation.report import Report, format_number, list_neighbours, report_pictures, write_report
 from ssd.evaluation.statistics import save_statistics
 from ssd.operators.sizes import Size
-from ssd.sampling.given_images import GivenImages
 
 RENAMED = {"preset": "crop_preset", "keep": "keep_features"}
 

@@ -17,11 +17,11 @@ from ssd.commands.errors import UsageError, exit_on_usage_error
 from ssd.commands.files import write_json
 from ssd.commands.output_paths import check_output_file
 from ssd.commands.parser import CommandParser
+from ssd.evaluation.given_images import GivenImages
 from ssd.evaluation.likelihood import LikelihoodSettings, estimate_bits_per_dim
 from ssd.evaluation.processes import end_processes, start_processes
 from ssd.evaluation.report import format_number
 from ssd.publishing.saving import load_pipeline
-from ssd.sampling.given_images import GivenImages
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,9 +23,9 @@ from .pipelines.faults import FirstFaults
 from .pipelines.groups import images_per_call, predict_in_groups
 from .pipelines.guidance import GuidedNetwork, check_labels
 from .pipelines.initial_state import Generators, check_generators, initial_state
+from .pipelines.samplers import default_steps
 from .pipelines.staging import complete_pipeline
 from .schedulers.base import ProcessScheduler
-from .schedulers.samplers import default_steps
 from .scheduling_blurring import BlurringScheduler
 from .scheduling_corrective_noise import CorrectiveNoiseScheduler
 from .scheduling_ssd import SSDScheduler

@@ -92,7 +92,7 @@ class SSDScheduler(ProcessScheduler):
         Where the prediction gets noise of the spread that a mean lacks, by the calibration: nowhere; in the new details
         at level changes, which fits second order; everywhere, which fits first order with eta = 1.
     calibration : dict, optional
-        What `ssd.sampling.calibrate` measured of the network, `ssd.process.residuals.ResidualTable.to_config`.
+        What `ssd.evaluation.calibrate` measured of the network, `ssd.process.residuals.ResidualTable.to_config`.
     switches : sequence of int, optional
         The first timestep of every coarser level, ascending, instead of a resolution schedule, which then has no
         effect.
@@ -156,9 +156,8 @@ class SSDScheduler(ProcessScheduler):
             self.register_to_config(resolutions=[list(size) for size in sizes], num_levels=len(sizes))
         _check_choices(prediction_type, blur_sigma_max, variance_type, covariance, len(sizes))
         _check_sampler(solver_order, timestep_spacing, residual_covariance, calibration)
-        self._betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end)
-        if level_gain > 1:
-            self._betas = extended_betas(self._betas, level_gain ** (len(sizes) - 1))
+        betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end)
+        self._betas = extended_betas(betas, level_gain ** (len(sizes) - 1))
         if switches is None:
             levels = ResolutionSchedule.from_curve(sizes, num_train_timesteps, resolution_schedule, resolution_gamma)
         else:
@@ -262,7 +261,7 @@ def _check_sampler(
     if residual_covariance in KINDS[1:] and calibration is None:
         raise ValueError(
             f"residual_covariance={residual_covariance!r} needs a calibration of this network: make one with  "
-            "python -m ssd.sampling.calibrate --model FOLDER --data DATA."
+            "python -m ssd.evaluation.calibrate --model FOLDER --data DATA."
         )
     for name, value, allowed in (
         ("solver_order", solver_order, SOLVER_ORDERS),

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 
 from flexi_unet import FlexiUNet2DModel
 from ssd import SSDPipeline, SSDScheduler
-from ssd.schedulers.samplers import SAMPLERS, with_sampler
+from ssd.pipelines.samplers import SAMPLERS, with_sampler
 from ssd.seeding import torch_generator
 
 from .numerics import network_rounding, plain_attention, relative_error

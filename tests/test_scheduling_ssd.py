@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssd import SSDScheduler
+from ssd.pipelines.samplers import SAMPLERS
 from ssd.process.losses import training_pair
 from ssd.process.predictions import PREDICTION_TYPES
-from ssd.schedulers.samplers import SAMPLERS
 from ssd.scheduling_ssd import VARIANCE_TYPES
 
 from .numerics import random_walk, relative_error

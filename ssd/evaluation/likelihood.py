@@ -26,10 +26,10 @@ from ..pipeline_ssd import SSDPipeline
 from ..process.likelihood import decoder_nll, prior_kl, step_kl
 from ..process.log_snr import half_log_snr
 from ..process.scale_space import ScaleSpaceProcess
-from ..sampling.denoising import Denoiser
-from ..sampling.given_images import NumberedImages
 from ..scheduling_ssd import SSDScheduler
 from ..seeding import torch_generator
+from .denoising import Denoiser
+from .given_images import NumberedImages
 from .processes import gather_list
 
 Step = tuple[int, int]
@@ -79,7 +79,7 @@ class LikelihoodSettings:
         About how many predictions are made per image. More give a smaller standard error.
     covariance : {"auto", "theorem3", "calibrated"}
         The uncertainty of a step: theorem 3's, which is sampled with, or that and the residuals that
-        `ssd.sampling.calibrate` measured. The default takes them where there are any.
+        `ssd.evaluation.calibrate` measured. The default takes them where there are any.
     """
 
     steps: int = 1000
@@ -105,7 +105,7 @@ class LikelihoodSettings:
         if self.covariance == "calibrated" and scheduler.residuals is None:
             raise UsageError(
                 "--covariance calibrated needs a calibration of this model: make one with  "
-                "python -m ssd.sampling.calibrate --model FOLDER --data DATA."
+                "python -m ssd.evaluation.calibrate --model FOLDER --data DATA."
             )
         return self.covariance != "theorem3" and scheduler.residuals is not None
 

@@ -17,8 +17,8 @@ import ssd
 from flexi_unet import FlexiUNet2DModel
 
 from ..commands.errors import UsageError
+from ..pipelines.samplers import SAMPLERS
 from ..schedulers.base import ProcessScheduler
-from ..schedulers.samplers import SAMPLERS
 from ..scheduling_corrective_noise import CorrectiveNoiseScheduler
 from ..scheduling_ssd import SSDScheduler
 from .cost import median_seconds, paper_network, preset_gflops, seconds_per_image

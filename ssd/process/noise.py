@@ -67,6 +67,8 @@ def extended_betas(betas: torch.Tensor, gain: float) -> torch.Tensor:
     >>> round(float((1 - extended_betas(betas, 4.0)).prod() / (1 - betas).prod()), 6)
     0.0625
     """
+    if gain == 1:
+        return betas
     log_abar = torch.log1p(-betas).cumsum(0)
     tau = torch.linspace(0, 1, len(betas), dtype=torch.float64)
     stretched = log_abar * (1 + 2 * math.log(gain) / -log_abar[-1] * tau)

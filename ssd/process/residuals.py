@@ -1,7 +1,7 @@
 """How wrong a network's predictions are, measured: the variance of D_s x_0 - x_hat per band of cosine frequencies.
 
 A network predicts a mean, which lacks the spread of what it does not know. The table has that spread, so that a sampler
-can add it (`ResidualNoise`) and a likelihood can count with it. `ssd.sampling.calibrate` measures it. Ours.
+can add it (`ResidualNoise`) and a likelihood can count with it. `ssd.evaluation.calibrate` measures it. Ours.
 
 Shape letters: B images; K bands; H W the size of the prediction.
 """
@@ -90,7 +90,9 @@ class ResidualTable:
                 for t, row in config["changes"].items()
             }
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"This is not a calibration: {error!r}. Make one with ssd.sampling.calibrate.") from error
+            raise ValueError(
+                f"This is not a calibration: {error!r}. Make one with ssd.evaluation.calibrate."
+            ) from error
         return cls(process, within, changes)
 
     def to_config(self) -> dict[str, Any]:
@@ -167,7 +169,9 @@ def _check(
         and all(c.bands.shape == c.rows.shape == (NUM_BANDS,) and c.null.shape == () for c in changes.values())
     )
     if not fits:
-        raise ValueError("The calibration was made for another schedule: measure it again with ssd.sampling.calibrate.")
+        raise ValueError(
+            "The calibration was made for another schedule: measure it again with ssd.evaluation.calibrate."
+        )
     for t in changes:
         operator = process.operator(t - 1, t)
         if not isinstance(operator.spectral, SpectralForm) or isinstance(operator, IdentityOperator):

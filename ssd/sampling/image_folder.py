@@ -120,7 +120,7 @@ def load_picture(path: Path) -> np.ndarray:
 
 
 def _refuse(path: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    name = next(key for key in [*settings, *before] if before.get(key) != settings.get(key))
+    name = next(key for key in [*settings, *before] if before.get(key, "unknown") != settings.get(key, "unknown"))
     raise UsageError(
         f"{path} holds images of another run: {name} is {before.get(name)!r} there and {settings.get(name)!r} here; "
         "choose another --out, or remove them with --overwrite."

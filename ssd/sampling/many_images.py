@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from ..commands.errors import BrokenModel, UsageError
 from ..pipeline_ssd import SSDPipeline
 from ..pipelines.guidance import number_of_classes
-from ..schedulers.samplers import default_steps, with_sampler
+from ..pipelines.samplers import SamplerName, default_steps, sampler_name, with_sampler
 from ..seeding import numpy_generator, torch_generator
 from .compiling import compile_pipeline
 from .pictures import CHANNELS
@@ -49,7 +49,7 @@ class SamplingSettings:
     dtype : {"float32", "bfloat16", "float16"}
         The type of the network's weights; the noisy image itself stays in float32.
     residual_covariance : {"none", "null_space", "all"}, optional
-        Where predictions get noise of the spread that a mean lacks, by a calibration (`ssd.sampling.calibrate`):
+        Where predictions get noise of the spread that a mean lacks, by a calibration (`ssd.evaluation.calibrate`):
         nowhere; in the new details at level changes; everywhere, which is for the paper's sampler. Default: as the
         model's scheduler says, nowhere unless it was changed.
     compile : bool
@@ -58,7 +58,7 @@ class SamplingSettings:
         The first timestep of every coarser level: earlier is faster. For models trained with --switch_jitter.
     """
 
-    sampler: Literal["second_order", "paper"] | None = None
+    sampler: SamplerName | None = None
     steps: int | None = None
     eta: float = 1.0
     seed: int = 0
@@ -99,7 +99,12 @@ class SamplingSettings:
             pipeline.scheduler.set_timesteps(steps, switches=self.switches)
         with _fitting(f"--eta {self.eta:g}"):
             pipeline.scheduler.process.check_eta(self.eta)
-        return replace(self, steps=steps)
+        return replace(
+            self,
+            steps=steps,
+            sampler=sampler_name(pipeline.scheduler),
+            residual_covariance=pipeline.scheduler.config.get("residual_covariance", "none"),
+        )
 
 
 @contextmanager

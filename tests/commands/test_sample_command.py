@@ -51,7 +51,36 @@ def test_the_settings_are_beside_the_images(flags, tmp_path, run_command) -> Non
     ]
     settings = json.loads((tmp_path / "out" / "samples.json").read_text())
     assert len(settings.pop("model")) == 64
-    assert settings == {"steps": 3, "eta": 0.5, "seed": 5, "dtype": "float32", "compile": False, "num": 3}
+    assert settings == {
+        "sampler": "second_order",
+        "steps": 3,
+        "eta": 0.5,
+        "seed": 5,
+        "dtype": "float32",
+        "residual_covariance": "none",
+        "compile": False,
+        "num": 3,
+    }
+
+
+def test_samplers_by_name(flags, tmp_path, run_command) -> None:
+    """The default and the paper's draw other images, and a folder of one is not filled up with the other's."""
+    assert run_command(SAMPLE, *flags, "--num", "3").code == 0
+    done = run_command(SAMPLE, *flags, "--num", "3", "--sampler", "paper")
+    done.assert_one_line_error("sampler is 'second_order' there and 'paper' here")
+    second = pictures(tmp_path / "out")
+    assert run_command(SAMPLE, *flags, "--num", "3", "--sampler", "paper", "--overwrite").code == 0
+    assert pictures(tmp_path / "out") != second
+    run_command(SAMPLE, *flags, "--sampler", "best").assert_one_line_error("sampler", "second_order", "paper")
+
+
+def test_a_folder_of_an_earlier_version_is_not_continued(flags, tmp_path, run_command) -> None:
+    assert run_command(SAMPLE, *flags, "--num", "3").code == 0
+    path = tmp_path / "out" / "samples.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in settings.items() if key != "sampler"}))
+    done = run_command(SAMPLE, *flags, "--num", "3")
+    done.assert_one_line_error("holds images of another run", "sampler is None there and 'second_order' here")
 
 
 def test_the_same_settings_repeat_and_continue(flags, tmp_path, run_command) -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from ssd.analysis.gaussian_bound import expected_bound
+from ssd.evaluation.denoising import Denoiser
 from ssd.evaluation.likelihood import LikelihoodBound, stretches, summarise
 from ssd.process.spacing import logsnr_timesteps
-from ssd.sampling.denoising import Denoiser
 from ssd.scheduling_ssd import SSDScheduler
 
 from ..conftest import run_script
@@ -103,7 +103,7 @@ def test_as_a_metric_of_a_report(model, tmp_path):
     [
         (["--steps", "1"], ["--steps 1 does not fit this model", "2..1000"]),
         (["--draws", "0"], ["--draws must be at least 1, got 0"]),
-        (["--covariance", "calibrated"], ["needs a calibration", "python -m ssd.sampling.calibrate"]),
+        (["--covariance", "calibrated"], ["needs a calibration", "python -m ssd.evaluation.calibrate"]),
         (["--out", "x.txt"], ["--out x.txt must end in .json"]),
     ],
 )

@@ -1,7 +1,7 @@
 """Measure how wrong a network's predictions are, and keep it with the scheduler, for sampling and likelihood.
 
-    python -m ssd.sampling.calibrate --model runs/digits --data digits --num 500
-    python -m ssd.sampling.calibrate --model runs/celeba64 --data celeba:/data/celeba --split valid
+    python -m ssd.evaluation.calibrate --model runs/digits --data digits --num 500
+    python -m ssd.evaluation.calibrate --model runs/celeba64 --data celeba:/data/celeba --split valid
 
 Use images that the network has not learned from, if there are any: of its own it knows more. The numbers go into
 scheduler/scheduler_config.json, as `calibration`. Sampling uses them with --residual_covariance null_space or all, and
@@ -39,7 +39,7 @@ TIMESTEPS_PER_LEVEL = 20
 
 def main(arguments: list[str] | None = None) -> None:
     with exit_on_usage_error(ValueError, OSError):
-        parser = CommandParser(prog="python -m ssd.sampling.calibrate", description=__doc__)
+        parser = CommandParser(prog="python -m ssd.evaluation.calibrate", description=__doc__)
         parser.add_class_arguments(GivenImages)
         config = GivenImages(**parser.parse_args(arguments).as_dict())
         pipeline = load_pipeline(config.model, config.device)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+from ..schedulers.base import ProcessScheduler
 from ..scheduling_ssd import STEPS_PER_LEVEL, SSDScheduler
-from .base import ProcessScheduler
 
-SAMPLERS: dict[str, dict[str, Any]] = {
+SamplerName = Literal["second_order", "paper"]
+
+SAMPLERS: dict[SamplerName, dict[str, Any]] = {
     "second_order": {"solver_order": 2, "timestep_spacing": "logsnr"},
     "paper": {"solver_order": 1, "timestep_spacing": "linspace"},
 }
@@ -17,7 +19,7 @@ STEPS = {1: 100, 2: 20}
 """Order of the solver -> how many steps are usual."""
 
 
-def with_sampler(scheduler: ProcessScheduler, name: str | None = None, **settings: Any) -> ProcessScheduler:
+def with_sampler(scheduler: ProcessScheduler, name: SamplerName | None = None, **settings: Any) -> ProcessScheduler:
     """The scheduler with another sampler, and with other settings that are not None; the process stays.
 
     Raises
@@ -39,6 +41,16 @@ def with_sampler(scheduler: ProcessScheduler, name: str | None = None, **setting
             "leave it out."
         )
     return scheduler
+
+
+def sampler_name(scheduler: ProcessScheduler) -> SamplerName | None:
+    """Which of `SAMPLERS` a scheduler has; None for another combination of their settings."""
+    if not isinstance(scheduler, SSDScheduler):
+        return "paper"
+    for name, settings in SAMPLERS.items():
+        if all(scheduler.config[key] == value for key, value in settings.items()):
+            return name
+    return None
 
 
 def default_steps(scheduler: ProcessScheduler) -> int:

@@ -16,9 +16,9 @@ from ..commands.errors import UsageError
 from ..data import open_dataset
 from ..data.dataset import ImageDataset
 from ..pipeline_ssd import SSDPipeline
+from ..sampling.many_images import default_batch_size
+from ..sampling.pictures import from_uint8, to_uint8
 from ..seeding import numpy_generator
-from .many_images import default_batch_size
-from .pictures import from_uint8, to_uint8
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,17 +10,17 @@ import torch
 
 from ssd import SSDPipeline, SSDScheduler
 from ssd.analysis.gaussian_data import residual_covariance
+from ssd.evaluation import calibrate as command
+from ssd.evaluation.calibrate import calibrate, timesteps_of
+from ssd.evaluation.denoising import Denoiser
+from ssd.evaluation.given_images import ImageBatch
 from ssd.operators.cosine_bands import band_means, cosine_bands
 from ssd.operators.kernels import dct_matrix
 from ssd.process.residuals import AtChange, ResidualTable
 from ssd.publishing.saving import load_pipeline
-from ssd.sampling import calibrate as command
-from ssd.sampling.calibrate import calibrate, timesteps_of
-from ssd.sampling.denoising import Denoiser
-from ssd.sampling.given_images import ImageBatch
 
-from ..evaluation.conftest import save_model
 from ..perfect_network import gaussian_images, perfect_pipeline
+from .conftest import save_model
 
 NUMBER = 3000
 
@@ -149,7 +149,7 @@ def test_the_command_and_what_uses_its_numbers(tmp_path, capsys, run_command):
     model = save_model(tmp_path / "m")
     sample = ("sample/sample_ssd.py", "--model", model, "--num", "2", "--steps", "4", "--device", "cpu")
     done = run_command(*sample, "--residual_covariance", "null_space", "--grid", tmp_path / "a.png")
-    done.assert_one_line_error("needs a calibration of this network", "python -m ssd.sampling.calibrate")
+    done.assert_one_line_error("needs a calibration of this network", "python -m ssd.evaluation.calibrate")
     command.main(["--model", str(model), "--data", "digits", "--num", "6", "--device", "cpu"])
     out = capsys.readouterr().out
     assert "change at t = 750" in out
