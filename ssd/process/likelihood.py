@@ -97,7 +97,7 @@ def step_kl(
     spectral = operator.spectral
     if not isinstance(spectral, SpectralForm):
         raise ValueError(f"Variances of the prediction need an operator with a closed-form spectrum, got {operator!r}.")
-    basis, lam = (spectral.v, spectral.singular_values)
+    basis, lam = spectral.v, spectral.singular_values
     if isinstance(operator, IdentityOperator):
         basis, lam = cosine_basis(operator.in_size), torch.ones(operator.in_size, dtype=torch.float64)
     return _calibrated_kl(error, basis, snr_s - lam.square() * snr_t, snr_s, variances)
@@ -110,12 +110,14 @@ def _calibrated_kl(
     inside = basis.apply_transposed(error).square()  # (B, C, r_h, r_w)
     outside = error.square().flatten(1).sum(dim=1) - inside.flatten(1).sum(dim=1)
     directions = error.shape[1] * (error.shape[-2:].numel() - inside.shape[-2:].numel())  # of the null space
-    gain, gain_null = delta * variances.rows, (delta_null * variances.null).flatten()
-    rows = torch.log1p(gain) + delta * (inside - variances.rows) / (1 + gain)
-    null = directions * torch.log1p(gain_null) + delta_null.flatten() * (outside - directions * variances.null) / (
-        1 + gain_null
-    )
-    return (rows.flatten(1).sum(dim=1) + null) / 2
+    rows = _term(delta, variances.rows, inside).flatten(1).sum(dim=1)
+    return rows + _term(delta_null.flatten(), variances.null, outside, directions)
+
+
+def _term(delta: torch.Tensor, r: torch.Tensor, squares: torch.Tensor, count: int = 1) -> torch.Tensor:
+    """Equation (b) for `count` directions of one Delta and r, whose errors have this sum of squares."""
+    gain = delta * r
+    return (count * torch.log1p(gain) + delta * (squares - count * r) / (1 + gain)) / 2
 
 
 def decoder_nll(x_0: torch.Tensor, x_hat: torch.Tensor, width: float) -> torch.Tensor:

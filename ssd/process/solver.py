@@ -35,8 +35,8 @@ LARGEST_WEIGHT_AT_CHANGE = 1.5
 """The cap where the level changes, whose step is longer than those before."""
 
 LARGEST_SLOPE = 0.75
-"""Where the level changes, the weight that an earlier prediction may get: nearer ones would magnify the network's own
-errors (5 % of error became a distance of 590 in place of 0.0016, in 100 steps)."""
+"""Where the level changes, the weight that an earlier prediction may get: a nearer one would be extrapolated far, and
+its errors with it. In 100 steps a perfect network has a distance of 0.0064 so, and of 0.028 with the nearest one."""
 
 SMALLEST_SINGULAR_VALUE = 1e-3
 """Directions with less are taken for the null space: x_t knows next to nothing there."""
@@ -106,13 +106,17 @@ def extrapolate(
     d = operator.forward(x_hat) - x_hat_u
     if changes or process.level(u) == process.level(t):  # rules (b) and (a)
         cap = LARGEST_WEIGHT_AT_CHANGE if changes else LARGEST_WEIGHT
-        return x_hat + operator.spectral.gain(
-            lambda lam: _where_known(lam, ((h - lam.log()) / (2 * since)).clamp(max=cap) / lam), d
-        )
-    seen = process.operator(t, u).spectral.covariance(  # rule (c)
-        lambda lam: _where_known(lam, (h / (2 * (since - lam.log()))).clamp(max=LARGEST_WEIGHT))
-    )
-    return x_hat + operator.spectral.gain(lambda lam: _where_known(lam, 1 / lam), seen.apply(d))
+
+        def weight(lam: torch.Tensor) -> torch.Tensor:
+            return _where_known(lam, ((h - lam.log()) / (2 * since)).clamp(max=cap) / lam)
+
+        return x_hat + operator.spectral.gain(weight, d)
+
+    def weight_of_row(lam: torch.Tensor) -> torch.Tensor:
+        return _where_known(lam, (h / (2 * (since - lam.log()))).clamp(max=LARGEST_WEIGHT))
+
+    rows = process.operator(t, u).spectral.covariance(weight_of_row)  # rule (c)
+    return x_hat + operator.spectral.gain(lambda lam: _where_known(lam, 1 / lam), rows.apply(d))
 
 
 def _where_known(lam: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
