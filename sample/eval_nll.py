@@ -10,43 +10,23 @@ has not learned from. Of images that are all grey one channel counts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from ssd.commands.errors import UsageError, exit_on_usage_error
 from ssd.commands.files import write_json
 from ssd.commands.output_paths import check_output_file
 from ssd.commands.parser import CommandParser
-from ssd.evaluation.given_images import GivenImages
-from ssd.evaluation.likelihood import LikelihoodSettings, estimate_bits_per_dim
+from ssd.evaluation.likelihood import LikelihoodConfig, estimate_bits_per_dim
 from ssd.evaluation.processes import end_processes, start_processes
 from ssd.evaluation.report import format_number
 from ssd.publishing.saving import load_pipeline
 
 
-@dataclass(frozen=True, kw_only=True)
-class NllConfig(GivenImages, LikelihoodSettings):
-    """Settings of the command.
-
-    Parameters
-    ----------
-    out : str, optional
-        A .json file for the numbers.
-    """
-
-    num: int = 1000
-    out: str | None = None
-
-    def __post_init__(self) -> None:
-        GivenImages.__post_init__(self)
-        LikelihoodSettings.__post_init__(self)
-
-
 def main() -> None:
     with exit_on_usage_error(ValueError):
         parser = CommandParser(description=__doc__)
-        parser.add_class_arguments(NllConfig)
-        config = NllConfig(**parser.parse_args().as_dict())
+        parser.add_class_arguments(LikelihoodConfig)
+        config = LikelihoodConfig(**parser.parse_args().as_dict())
         if config.out:
             check_output_file(config.out, "--out", ".json")
         try:
@@ -55,7 +35,7 @@ def main() -> None:
             end_processes()
 
 
-def evaluate(config: NllConfig) -> None:
+def evaluate(config: LikelihoodConfig) -> None:
     """Estimate the bound, print it, and write it if --out says where."""
     state = start_processes(config.device)
     pipeline = load_pipeline(config.model, config.device or str(state.device))

@@ -83,10 +83,16 @@ class CommandParser(jsonargparse.ArgumentParser):
         self._subcommands: dict[str, CommandParser] = {}
 
     def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
-        """As jsonargparse's; a bool becomes a switch that needs no value."""
+        """As jsonargparse's; a bool becomes a switch that needs no value.
+
+        jsonargparse takes any value, in silence, where it cannot resolve a type: of a class with several bases every
+        name of a type must be known in the module of that class.
+        """
         added = super().add_class_arguments(*args, **kwargs)
         for action in self._actions:
-            if getattr(action, "_typehint", None) is bool:
+            hint = getattr(action, "_typehint", None)
+            assert "Unvalidated" not in str(hint), f"The type of --{action.dest} is not resolved: {hint}"
+            if hint is bool:
                 action.nargs, action.const = "?", True
         return added
 

@@ -29,7 +29,7 @@ from ..process.scale_space import ScaleSpaceProcess
 from ..scheduling_ssd import SSDScheduler
 from ..seeding import torch_generator
 from .denoising import Denoiser
-from .given_images import NumberedImages
+from .given_images import GivenImages, NumberedImages
 from .processes import gather_list
 
 Step = tuple[int, int]
@@ -108,6 +108,24 @@ class LikelihoodSettings:
                 "python -m ssd.evaluation.calibrate --model FOLDER --data DATA."
             )
         return self.covariance != "theorem3" and scheduler.residuals is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodConfig(GivenImages, LikelihoodSettings):
+    """Settings of `sample/eval_nll.py`.
+
+    Parameters
+    ----------
+    out : str, optional
+        A .json file for the numbers.
+    """
+
+    num: int = 1000
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        GivenImages.__post_init__(self)
+        LikelihoodSettings.__post_init__(self)
 
 
 @dataclass(frozen=True)

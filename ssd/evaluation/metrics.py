@@ -148,7 +148,12 @@ def _kept(real: ReferenceFeatures, generated: ReferenceFeatures) -> tuple[np.nda
 def _frechet(real: ReferenceFeatures, generated: ReferenceFeatures, label: str) -> dict[str, float]:
     name = distance_name(label, generated.count)
     moments = (real.mean, real.covariance, generated.mean, generated.covariance)
-    numbers = {name: frechet_distance(*moments)}
+    difference = generated.mean - real.mean
+    numbers = {
+        name: frechet_distance(*moments),
+        f"{name}_mean_shift": float(difference @ difference),
+        f"{name}_variance_ratio": float(np.trace(generated.covariance) / np.trace(real.covariance)),
+    }
     if generated.kept is not None and generated.count > len(generated.mean) and len(generated.kept) > 1:
         error = frechet_standard_error(*moments, generated.kept, generated.count)
         numbers |= {

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from ..commands.errors import BrokenModel, UsageError
 from ..pipeline_ssd import SSDPipeline
 from ..pipelines.guidance import number_of_classes
-from ..pipelines.samplers import SamplerName, default_steps, sampler_name, with_sampler
+from ..pipelines.samplers import default_steps, sampler_name, with_sampler
 from ..seeding import numpy_generator, torch_generator
 from .compiling import compile_pipeline
 from .pictures import CHANNELS
@@ -58,7 +58,7 @@ class SamplingSettings:
         The first timestep of every coarser level: earlier is faster. For models trained with --switch_jitter.
     """
 
-    sampler: SamplerName | None = None
+    sampler: Literal["second_order", "paper"] | None = None
     steps: int | None = None
     eta: float = 1.0
     seed: int = 0

@@ -1,5 +1,6 @@
 """The parser that all commands share."""
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,3 +144,10 @@ def test_good_config_files(tmp_path: Path) -> None:
     assert parse("--config", str(tmp_path / "a.yaml")) == Settings(num_images=3, sizes=[1])
     (tmp_path / "b.json").write_text('{"dry_run": true}')
     assert parse("--config", str(tmp_path / "b.json"), "--num_images", "2") == Settings(num_images=2, dry_run=True)
+
+
+def test_a_type_that_cannot_be_resolved_is_our_mistake() -> None:
+    """jsonargparse would take any value for it, and for the other settings of the class, in silence."""
+    settings = dataclasses.make_dataclass("Settings", [("steps", "NoSuchName", dataclasses.field(default=1))])
+    with pytest.raises(AssertionError, match="The type of --steps is not resolved"):
+        CommandParser().add_class_arguments(settings)

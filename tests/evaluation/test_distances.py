@@ -17,7 +17,7 @@ from ssd.evaluation.distances.precision_recall import precision_recall
 from ssd.evaluation.distances.sliced_wasserstein import sliced_wasserstein, wasserstein_1
 from ssd.evaluation.features.digit_classifier import digit_recognition
 from ssd.evaluation.features.extractors import pixel_features
-from ssd.evaluation.metrics import distance_name
+from ssd.evaluation.metrics import compare, distance_name
 from ssd.evaluation.statistics import (
     FeatureStatistics,
     ReferenceFeatures,
@@ -318,3 +318,17 @@ def test_digit_recognition_knows_digits_from_noise() -> None:
     assert all(0.07 < share < 0.14 for share in report["digit_shares"])
     grey = digit_recognition([torch.zeros(50, 3, 16, 16)])
     assert max(grey["digit_shares"]) == 1.0
+
+
+def test_a_distance_says_what_it_is_made_of():
+    """Features that are shifted and shrunk: both parts are known, and so is the distance."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((200, 3))
+    moved = 0.5 * features + np.array([3.0, 0.0, 4.0])
+    real, other = (ReferenceFeatures(x.mean(axis=0), np.cov(x, rowvar=False), len(x)) for x in (features, moved))
+    numbers = compare(real, other, "pixels", ["fid"])
+    shift = 0.5 * features.mean(axis=0) + np.array([3.0, 0.0, 4.0]) - features.mean(axis=0)
+    assert numbers["frechet_distance_pixels_mean_shift"] == pytest.approx(shift @ shift)
+    assert numbers["frechet_distance_pixels_variance_ratio"] == pytest.approx(0.25)
+    variance = 0.25 * np.trace(np.cov(features, rowvar=False))  # (1 - 1/2)^2
+    assert numbers["frechet_distance_pixels"] == pytest.approx(shift @ shift + variance)
