@@ -181,7 +181,8 @@ def test_all_metrics_of_a_report(folder, tmp_path, run_command, monkeypatch) -> 
     assert "FID" not in done.err
     report = read_report(tmp_path / "x")
     names = ("frechet_distance", "kid", "kid_std", "precision", "recall")
-    assert {name for name in report["metrics"] if NAME in name} == {f"{name}_{NAME}" for name in names}
+    parts = {f"frechet_distance_{NAME}_{part}" for part in ("mean_shift", "variance_ratio")}
+    assert {name for name in report["metrics"] if NAME in name} == {f"{name}_{NAME}" for name in names} | parts
     assert not [name for name in report["metrics"] if name.startswith("fid")]
     assert report["metrics"][f"frechet_distance_{NAME}"] == pytest.approx(0, abs=1e-3)  # the same twelve pictures
     assert [(n["sample"], n["distance"]) for n in report["neighbours"]] == [(n, 0) for n in range(12)]
