@@ -28,7 +28,7 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/python -m pip install -e ".[dev,docs,hub,wds,features]"
 	@touch $@
 
-demo: install  ## train on handwritten digits, sample and evaluate (7 to 9 minutes on two CPU cores)
+demo: install  ## train on handwritten digits, sample and evaluate (7 to 10 minutes on two CPU cores)
 	@printf '%s\n' 'The three commands of this demo, the same for your own data:' '' '  $(DEMO_TRAIN)' '  $(DEMO_SAMPLE)' '  $(DEMO_EVAL)' ''
 	$(DEMO_TRAIN)
 	$(DEMO_SAMPLE)
