@@ -42,6 +42,17 @@ def perfect_pipeline(size: int = 8, num_levels: int = 2, **settings) -> tuple[Si
     return SimpleNamespace(scheduler=scheduler, unet=network, device=torch.device("cpu")), covariance
 
 
+def sampled_covariance(scheduler: SSDScheduler, covariance: torch.Tensor, num_images: int, eta: float) -> torch.Tensor:
+    """The second moments of the images that a scheduler draws with the perfect network, in float64, seed 0."""
+    generator, process = torch.Generator().manual_seed(0), scheduler.process
+    x = torch.randn(num_images, 1, *process.size(999), generator=generator, dtype=torch.float64)
+    for t in scheduler.timesteps.tolist():
+        s = scheduler.previous_timestep(t)
+        prediction = x.flatten(1) @ posterior_mean_matrix(process, covariance, s, t)
+        x = scheduler.step(prediction.view(-1, 1, *process.size(s)), t, x, eta=eta, generator=generator).prev_sample
+    return x.flatten(1).T @ x.flatten(1) / num_images
+
+
 def gaussian_images(covariance: torch.Tensor, number: int, seed: int = 0) -> torch.Tensor:
     """(number, 1, H, W), float32, square."""
     side = round(len(covariance) ** 0.5)

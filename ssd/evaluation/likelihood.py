@@ -259,7 +259,10 @@ def estimate_bits_per_dim(
 def _fitted_width(
     denoiser: Denoiser, chain: Sequence[int], seed: int, images: NumberedImages, state: PartialState
 ) -> float:
-    """The root mean square error of the last prediction: one number, the best width of the last step's Gaussian."""
+    """The root mean square error of the last prediction: one number, the best width of the last step's Gaussian.
+
+    The bound makes these predictions again, the same ones: kept, they would be as large as all images.
+    """
     squares = [
         (float(last_error(denoiser, chain, seed, b.x_0, b.numbers, b.labels).double().square().sum()), b.x_0.numel())
         for b in images

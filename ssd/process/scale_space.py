@@ -197,10 +197,9 @@ class ScaleSpaceProcess(DiffusionProcess):
         s: Timestep,
         t: Timestep,
         eta: float = 1.0,
-        covariance: str = "exact",
     ) -> GaussianPosterior:
         """`posterior`, after the prediction was blurred to D_s x_0."""
-        return self.posterior(self.from_target(clean, s), x_t, s, t, eta, covariance)
+        return self.posterior(self.from_target(clean, s), x_t, s, t, eta)
 
     def _cached(self, key: tuple[int, int], make: Callable[[], LinearOperator]) -> LinearOperator:
         if key not in self._operators:

@@ -115,8 +115,8 @@ class ProcessScheduler(SchedulerMixin, ConfigMixin):
         Parameters
         ----------
         num_inference_steps : int
-            N, exactly so many timesteps, evenly spaced, of which the nearest ones are moved to those where the image
-            has to grow; so N is at least the number of levels.
+            N, exactly so many timesteps (`ssd.process.spacing`), of which the nearest ones are moved to those where the
+            image has to grow; so N is at least the number of levels.
         device : optional
             Where `self.timesteps` lives.
         timesteps : sequence of int

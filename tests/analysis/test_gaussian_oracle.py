@@ -14,6 +14,8 @@ from ssd.analysis.gaussian_oracle import oracle_process
 from ssd.analysis.reverse_chain import Sampler, chain_distance, reverse_chain_covariance
 from ssd.scheduling_ssd import SSDScheduler
 
+from ..perfect_network import sampled_covariance
+
 SMALL = (8, 8)
 
 # (eta, N, levels, steps, squared Frechet distance) at 32 x 32, computed independently of this code.
@@ -77,17 +79,12 @@ def test_one_level_is_a_scalar_recursion_per_frequency(eta):
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_scheduler_samples_this_chain(eta):
     """The product's sampler with the perfect network, many images: their covariance is the one computed."""
-    num_images, generator = 40_000, torch.Generator().manual_seed(0)
+    num_images = 40_000
     scheduler = SSDScheduler(sample_size=SMALL, num_levels=3, clip_sample=False, solver_order=1)
     process, data = scheduler.process, power_law_covariance(SMALL)
     timesteps = spread_timesteps(process, 10)
     scheduler.set_timesteps(timesteps=timesteps)
-    x = torch.randn(num_images, 1, *process.size(999), generator=generator, dtype=torch.float64)
-    for t in timesteps:
-        s = scheduler.previous_timestep(t)
-        prediction = x.flatten(1) @ posterior_mean_matrix(process, data, s, t)
-        x = scheduler.step(prediction.view(-1, 1, *process.size(s)), t, x, eta=eta, generator=generator).prev_sample
-    sampled = x.flatten(1).T @ x.flatten(1) / num_images
+    sampled = sampled_covariance(scheduler, data, num_images, eta)
     computed = reverse_chain_covariance(process, data, timesteps, Sampler(eta))
     assert torch.linalg.norm(sampled - computed) < 0.02 * torch.linalg.norm(computed)  # about 3 standard errors
 

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from ssd.analysis.gaussian_bound import bits_of_8_bit_pixels, expected_bound
-from ssd.analysis.gaussian_data import posterior_mean_matrix, power_law_covariance, residual_covariance
+from ssd.analysis.gaussian_data import power_law_covariance, residual_covariance
 from ssd.analysis.gaussian_oracle import chain_cost, oracle_process
 from ssd.analysis.reverse_chain import Sampler, chain_distance, reverse_chain_covariance
 from ssd.process.likelihood import step_kl
 from ssd.process.spacing import SPACINGS, linspace_timesteps, logsnr_timesteps
 from ssd.scheduling_ssd import SSDScheduler
+
+from ..perfect_network import sampled_covariance
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "solver_oracle.json").read_text())
 # One case is without the carry across changes, which the product does not offer.
@@ -53,16 +55,11 @@ def test_independent_distances(case):
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_scheduler_samples_this_chain(eta):
     """The product's sampler in pixels, 60,000 images, 8 steps: their covariance is the one computed."""
-    num_images, generator = 60_000, torch.Generator().manual_seed(0)
+    num_images = 60_000
     scheduler = SSDScheduler(sample_size=8, num_levels=3, clip_sample=False, solver_order=2, timestep_spacing="logsnr")
     scheduler.set_timesteps(8)
     process, data, timesteps = scheduler.process, power_law_covariance((8, 8)), scheduler.timesteps.tolist()
-    x = torch.randn(num_images, 1, *process.size(999), generator=generator, dtype=torch.float64)
-    for t in timesteps:
-        s = scheduler.previous_timestep(t)
-        prediction = x.flatten(1) @ posterior_mean_matrix(process, data, s, t)
-        x = scheduler.step(prediction.view(-1, 1, *process.size(s)), t, x, eta=eta, generator=generator).prev_sample
-    sampled = x.flatten(1).T @ x.flatten(1) / num_images
+    sampled = sampled_covariance(scheduler, data, num_images, eta)
     computed = reverse_chain_covariance(process, data, timesteps, Sampler(eta, solver_order=2))
     assert sampled.trace() == pytest.approx(float(computed.trace()), rel=0.01)
     # The mean squared error of an estimated covariance is (|C|^2 + tr(C)^2) / N; it hardly varies.
