@@ -12,7 +12,6 @@ adds back, part by part. Ours.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,12 +116,6 @@ def oracle_process(size: Size, num_levels: int, gamma: float = 0.5, level_gain: 
     return ScaleSpaceProcess(NoiseSchedule.from_betas(betas), schedule, level_gain=level_gain)
 
 
-def chain_cost(process: ScaleSpaceProcess, timesteps: Sequence[int]) -> float:
-    """Pixels that are predicted in the chain, in steps at full resolution."""
-    pixels = (math.prod(process.size(s)) for s in [*timesteps[1:], -1])
-    return sum(pixels) / math.prod(process.size(-1))
-
-
 def run_study(config: OracleConfig) -> list[OracleResult]:
     """Every combination of order, eta, number of levels and steps."""
     size = (config.res, config.res)
@@ -141,7 +134,7 @@ def run_study(config: OracleConfig) -> list[OracleResult]:
     with tqdm(total=sum(len(timesteps) for *_, timesteps in chains), unit=" steps", delay=2) as progress:
         for sampler, process, timesteps in chains:
             distance = chain_distance(process, data, timesteps, sampler, progress.update)
-            levels, cost = len(process.resolution.resolutions), chain_cost(process, timesteps)
+            levels, cost = len(process.resolution.resolutions), process.resolution.cost(timesteps)
             results.append(OracleResult(sampler.solver_order, sampler.eta, levels, len(timesteps), cost, distance))
     return results
 

@@ -143,6 +143,22 @@ class ResolutionSchedule:
         """(height, width) of the state x_t, t in -1..T-1."""
         return self.resolutions[self.level(t)]
 
+    def cost(self, chain: Sequence[int]) -> float:
+        """Pixels that a network predicts in a chain, in steps at full resolution.
+
+        Parameters
+        ----------
+        chain : sequence of int
+            Timesteps, descending; the step from the last one to the clean image is added.
+
+        Examples
+        --------
+        >>> ResolutionSchedule.from_switches([(8, 8), (4, 4)], 10, [5]).cost([9, 5, 0])
+        2.25
+        """
+        pixels = [math.prod(size) for size in self.resolutions]
+        return sum(pixels[self.level(s)] for s in [*chain[1:], -1]) / pixels[0]
+
     @cached_property
     def level_starts(self) -> tuple[int, ...]:
         """First timestep of every level, finest first; -1, the clean image, for the finest."""

@@ -110,6 +110,5 @@ def mean_cost(resolution: ResolutionSchedule) -> float:
     >>> mean_cost(ResolutionSchedule.from_switches([(8, 8), (4, 4)], 10, [5]))
     0.7
     """
-    pixels = [height * width for height, width in resolution.resolutions]
-    last = len(resolution.levels) - 1
-    return sum(pixels[resolution.level(t)] for t in range(-1, last)) / (pixels[0] * len(resolution.levels))
+    timesteps = len(resolution.levels)
+    return resolution.cost(range(timesteps - 1, -1, -1)) / timesteps

@@ -11,7 +11,7 @@ import torch
 
 from ssd.analysis.gaussian_bound import bits_of_8_bit_pixels, expected_bound
 from ssd.analysis.gaussian_data import power_law_covariance, residual_covariance
-from ssd.analysis.gaussian_oracle import chain_cost, oracle_process
+from ssd.analysis.gaussian_oracle import oracle_process
 from ssd.analysis.reverse_chain import Sampler, chain_distance, reverse_chain_covariance
 from ssd.process.likelihood import step_kl
 from ssd.process.spacing import SPACINGS, linspace_timesteps, logsnr_timesteps
@@ -37,7 +37,7 @@ def test_timesteps(case):
     process, _ = problem(case)
     rule, number = case["rule"]
     assert SPACINGS[SPACING[rule]](process, number) == case["timesteps"]
-    assert chain_cost(process, case["timesteps"]) == case["pixels"]
+    assert process.resolution.cost(case["timesteps"]) == case["pixels"]
 
 
 @pytest.mark.parametrize(
