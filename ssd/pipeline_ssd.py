@@ -208,7 +208,8 @@ class SSDPipeline(DiffusionPipeline):
                 continue
             output_size = self.scheduler.prediction_size(t)
             timestep = timesteps_on_device[index : index + 1]
-            prediction = predict_in_groups(network, latents, timestep, output_size, limits[output_size])
+            network_input = self.scheduler.scale_model_input(latents, t)
+            prediction = predict_in_groups(network, network_input, timestep, output_size, limits[output_size])
             faults.note(index, prediction)
             latents, pred_original_sample = self.scheduler.step(
                 prediction, t, latents, eta=eta, generator=generator, return_dict=False

@@ -20,6 +20,7 @@ from diffusers.utils import logging
 from .operators.sizes import Size
 from .process.noise import NoiseSchedule, extended_betas, make_betas, make_blur_widths
 from .process.posterior import GaussianPosterior, Generators, white_noise
+from .process.preconditioning import DataMoments
 from .process.predictions import check_prediction_type
 from .process.residuals import KINDS, ResidualTable, adds_noise
 from .process.resolution import ResolutionSchedule, pyramid
@@ -62,10 +63,11 @@ class SSDScheduler(ProcessScheduler):
         The shape of the resolution schedule, positive.
     downsample_kernel : {"bilinear", "area", "bicubic", "lanczos3", "dct"}
         How images shrink; bilinear, antialiased, is the paper's.
-    prediction_type : {"sample", "epsilon", "v_prediction"}
+    prediction_type : {"sample", "epsilon", "v_prediction", "preconditioned"}
         What the network predicts: the clean image at the next resolution, D_s x_0, as in the paper; or the noise or the
         velocity of x_t. Where the image grows, x_t and its noise say nothing of the finer details: there the network
-        predicts the clean image in any case.
+        predicts the clean image in any case. preconditioned is what a linear estimate of the clean image leaves, at any
+        size (`ssd.process.preconditioning`); it needs `data_moments`.
     clip_sample : bool
         Whether to clip the prediction of the clean image to [-clip_sample_range, clip_sample_range].
     clip_sample_range : float
@@ -103,6 +105,8 @@ class SSDScheduler(ProcessScheduler):
     level_gain : float
         In 1..2, a factor of downsampling, see `ScaleSpaceProcess`: 2 makes levels isometric. The betas are extended, so
         that the coarsest level still ends in noise (`ssd.process.noise.extended_betas`). 1 is the paper's process.
+    data_moments : dict, optional
+        What a preconditioned prediction needs to know of the data, `DataMoments.to_config`; with others it is stored.
 
     Examples
     --------
@@ -141,6 +145,7 @@ class SSDScheduler(ProcessScheduler):
         switches: Sequence[int] | None = None,
         switch_jitter: float = 0.0,
         level_gain: float = 1.0,
+        data_moments: dict[str, Any] | None = None,
     ) -> None:
         check_limits(num_train_timesteps, sample_size, clip_sample_range)
         if not math.isfinite(resolution_gamma) or not math.isfinite(blur_sigma_max):
@@ -155,6 +160,11 @@ class SSDScheduler(ProcessScheduler):
             sizes = explicit_sizes(resolutions, sample_size)
             self.register_to_config(resolutions=[list(size) for size in sizes], num_levels=len(sizes))
         _check_choices(prediction_type, blur_sigma_max, variance_type, covariance, len(sizes))
+        if prediction_type == "preconditioned" and data_moments is None:
+            raise ValueError(
+                "prediction_type='preconditioned' needs data_moments: the mean of every channel, and the variance of "
+                "the images at every level. train_ssd.py measures them when a run begins."
+            )
         _check_sampler(solver_order, timestep_spacing, residual_covariance, calibration)
         betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end)
         self._betas = extended_betas(betas, level_gain ** (len(sizes) - 1))
@@ -170,6 +180,7 @@ class SSDScheduler(ProcessScheduler):
                 downsample=downsample_kernel,
                 blur_widths=make_blur_widths(num_train_timesteps, blur_sigma_max) if blur_sigma_max else None,
                 level_gain=level_gain,
+                moments=None if data_moments is None else DataMoments.from_config(data_moments, len(sizes)),
             )
         )
         self.residuals = None if calibration is None else ResidualTable.from_config(self.process, calibration)

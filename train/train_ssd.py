@@ -169,7 +169,7 @@ def train(run: Run) -> None:
     config, accelerator, state, progress = run.config, run.accelerator, run.state, run.state.progress
     stopped = False
     state.unet.train()
-    with StopRequest() as stop, run.bar:
+    with StopRequest(config.max_minutes) as stop, run.bar:
         while progress.step < config.total_steps and not stopped:
             for group in state.optimizer.param_groups:
                 group["lr"] = filled(config.learning_rate) * run.learning_rate(progress.step)

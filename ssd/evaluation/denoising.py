@@ -73,6 +73,6 @@ class Denoiser:
         classes = check_labels(self.unet, labels, len(x_0), 1.0)
         network = GuidedNetwork(self.unet, None if classes is None else to_device(classes, self.device))
         timestep = to_device(torch.as_tensor(t).reshape(-1), self.device)
-        output = network(x_t, timestep, process.prediction_size(t, s))
+        output = network(self.scheduler.scale_model_input(x_t, t), timestep, process.prediction_size(t, s))
         clean = self.scheduler.clean_image(output, x_t, t, s)
         return process.degrade(x_0, s) - process.from_target(clean, s)

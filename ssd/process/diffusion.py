@@ -15,7 +15,7 @@ from ..operators.placing import like, to_device
 from ..operators.sizes import Size
 from .noise import NoiseSchedule
 from .posterior import GaussianPosterior
-from .predictions import from_sample, to_sample
+from .predictions import Conversion, conversion, output_scale
 from .resolution import ResolutionSchedule
 
 Timestep = int | torch.Tensor
@@ -156,28 +156,42 @@ class DiffusionProcess(ABC):
         Noise and velocity are defined where the prediction has the size of x_t; elsewhere the network predicts the
         clean image itself.
         """
-        return prediction_type if self.prediction_size(t, s) == self.size(t) else "sample"
+        same_size = self.prediction_size(t, s) == self.size(t)
+        return prediction_type if same_size or prediction_type == "preconditioned" else "sample"
+
+    def network_input(self, prediction_type: str, x_t: torch.Tensor, t: Timestep) -> torch.Tensor:
+        """What the network sees of x_t: x_t itself, unless the prediction is preconditioned."""
+        return x_t
+
+    def conversion(self, prediction_type: str, x_t: torch.Tensor, t: Timestep, s: Timestep) -> Conversion:
+        """From the network's output for x_t to the clean image at `prediction_size(t, s)`, and back."""
+        kind = self._known_kind(prediction_type, t, s)
+        found = conversion(kind, x_t, like(self.signal(t), x_t), like(self.sigma(t), x_t))
+        return found if kind == "sample" else found.divided(self.image_scale(t))
+
+    def output_scale(self, prediction_type: str, t: Timestep, s: Timestep) -> torch.Tensor:
+        """How far the clean image moves with the network's output: float64, () or (B, 1, 1, 1)."""
+        kind = self._known_kind(prediction_type, t, s)
+        scale = output_scale(kind, self.signal(t), self.sigma(t))
+        return scale if kind == "sample" else scale / self.image_scale(t)
 
     def network_target(
         self, prediction_type: str, x_0: torch.Tensor, x_t: torch.Tensor, t: Timestep, noise: torch.Tensor
     ) -> torch.Tensor:
         """What the network is trained to give for x_t = `marginal_sample(x_0, t, noise)`."""
-        clean = self.target(x_0, t)
-        kind = self.prediction_kind(prediction_type, t, t - 1)
-        if kind == "sample":
-            return clean
-        scale = self.image_scale(t)
-        return from_sample(kind, scale * clean, x_t, like(self.signal(t), x_t), like(self.sigma(t), x_t))
+        return self.conversion(prediction_type, x_t, t, t - 1).from_sample(self.target(x_0, t))
 
     def clean_image(
         self, prediction_type: str, prediction: torch.Tensor, x_t: torch.Tensor, t: Timestep, s: Timestep
     ) -> torch.Tensor:
         """The clean image that a network's output stands for, at `prediction_size(t, s)`."""
+        return self.conversion(prediction_type, x_t, t, s).to_sample(prediction)
+
+    def _known_kind(self, prediction_type: str, t: Timestep, s: Timestep) -> str:
         kind = self.prediction_kind(prediction_type, t, s)
-        if kind == "sample":
-            return prediction
-        found = to_sample(kind, prediction, x_t, like(self.signal(t), x_t), like(self.sigma(t), x_t))
-        return found / self.image_scale(t)
+        if kind == "preconditioned":
+            raise ValueError(f"{type(self).__name__} has no linear estimate: predict sample, epsilon or v_prediction.")
+        return kind
 
     def _lookup(self, table: torch.Tensor, t: Timestep) -> torch.Tensor:
         on_cpu = self._checked(t)

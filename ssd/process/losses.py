@@ -20,7 +20,7 @@ def training_pair(
     noise: torch.Tensor,
     prediction_type: str = "sample",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Input and target of the network: x_t, and what it predicts from it.
+    """Input and target of the network: x_t as it sees it, and what it predicts from it.
 
     Parameters
     ----------
@@ -31,19 +31,20 @@ def training_pair(
         Per-image timesteps (B,), best on the CPU, with one level among the t and one among the t - 1.
     noise : torch.Tensor
         White noise (B, C, h, w).
-    prediction_type : {"sample", "epsilon", "v_prediction"}
+    prediction_type : {"sample", "epsilon", "v_prediction", "preconditioned"}
         The clean image at the next resolution, that of s = t - 1; or the noise or the velocity, wherever the image does
-        not grow (see `DiffusionProcess.prediction_kind`).
+        not grow (see `DiffusionProcess.prediction_kind`); or what a linear estimate of the clean image leaves.
 
     Returns
     -------
-    x_t : torch.Tensor
-        (B, C, h, w).
+    network_input : torch.Tensor
+        (B, C, h, w), x_t but for a preconditioned prediction.
     target : torch.Tensor
         (B, C, H, W).
     """
     x_t = process.marginal_sample(x_0, t, noise)
-    return x_t, process.network_target(prediction_type, x_0, x_t, t, noise)
+    target = process.network_target(prediction_type, x_0, x_t, t, noise)
+    return process.network_input(prediction_type, x_t, t), target
 
 
 def denoising_loss(
@@ -73,14 +74,12 @@ def denoising_loss(
     max_snr : float
         Positive; 5 in the paper.
     """
-    error = (output.float() - target.float()).square().flatten(1).mean(dim=1)
     if loss not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}.")
+    error = (output.float() - target.float()).square().flatten(1).mean(dim=1)
     if loss == "simple":
         return error
     t = t.cpu()
-    scale = process.image_scale(t) ** 2
-    snr = scale * (process.signal(t) / process.sigma(t)).square().flatten()  # of the image
-    kind = process.prediction_kind(prediction_type, t, t - 1)
-    gain = {"sample": torch.ones_like(snr), "epsilon": snr, "v_prediction": snr + scale}[kind]
-    return like(snr.clamp(max=max_snr) / gain, error) * error
+    snr = (process.image_scale(t) * process.signal(t) / process.sigma(t)).square()  # of the image
+    of_the_image = process.output_scale(prediction_type, t, t - 1).square()
+    return like((snr.clamp(max=max_snr) * of_the_image).flatten(), error) * error

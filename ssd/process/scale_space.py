@@ -27,6 +27,8 @@ from ..operators.sizes import Size
 from .diffusion import DiffusionProcess, Timestep
 from .noise import NoiseSchedule
 from .posterior import GaussianPosterior, eta_posterior
+from .preconditioning import DataMoments, error_scale, input_scale, linear_estimate
+from .predictions import Conversion
 from .resolution import ResolutionSchedule
 
 COVARIANCES = ("exact", "isotropic")
@@ -61,6 +63,8 @@ class ScaleSpaceProcess(DiffusionProcess):
         orthonormal projection, or nearly: a coarse state then knows as much of its image as a fine one, and the
         effective log-SNR (`ssd.process.log_snr`) has no jump at level changes. D_t x_0 is larger than the image by
         `image_scale`; networks predict the image. Ours.
+    moments : DataMoments, optional
+        Of the data, for preconditioned predictions.
 
     Raises
     ------
@@ -85,8 +89,10 @@ class ScaleSpaceProcess(DiffusionProcess):
         downsample: str | Callable[[Size, Size], LinearOperator] = "bilinear",
         blur_widths: torch.Tensor | None = None,
         level_gain: float = 1.0,
+        moments: DataMoments | None = None,
     ) -> None:
         super().__init__(noise, resolution)
+        self.moments = moments
         if not 1 <= level_gain <= LARGEST_GAIN:
             raise ValueError(f"level_gain must be in 1..{LARGEST_GAIN:g}, got {level_gain}.")
         self.level_gain = level_gain
@@ -155,6 +161,50 @@ class ScaleSpaceProcess(DiffusionProcess):
         """D_s x_0 from the network's image of the level of s: the blur within the level, and the level's scale."""
         blurred = self.operator(self.resolution.level_starts[self.level(s)], s).forward(target)
         return blurred if self.level_gain == 1 else self.image_scale(s) * blurred
+
+    def network_input(self, prediction_type: str, x_t: torch.Tensor, t: Timestep) -> torch.Tensor:
+        """x_t, or c_in (x_t - a_t D_t m) where the prediction is preconditioned (`ssd.process.preconditioning`)."""
+        if prediction_type != "preconditioned":
+            return x_t
+        rho = self._moments.variances[self.level(t)] * self.image_scale(t) ** 2
+        return like(input_scale(rho, self.signal(t), self.sigma(t)), x_t) * self._about_the_mean(x_t, t)
+
+    def conversion(self, prediction_type: str, x_t: torch.Tensor, t: Timestep, s: Timestep) -> Conversion:
+        if prediction_type != "preconditioned":
+            return super().conversion(prediction_type, x_t, t, s)
+        residual = self._about_the_mean(x_t, t)
+        return Conversion(
+            self._mean_like(x_t) + linear_estimate(*self._seen_through(t, s), residual),
+            like(self.output_scale(prediction_type, t, s), x_t),
+        )
+
+    def output_scale(self, prediction_type: str, t: Timestep, s: Timestep) -> torch.Tensor:
+        if prediction_type != "preconditioned":
+            return super().output_scale(prediction_type, t, s)
+        return error_scale(*self._seen_through(t, s))
+
+    @property
+    def _moments(self) -> DataMoments:
+        if self.moments is None:
+            raise ValueError(
+                "A preconditioned prediction needs the moments of the data: SSDScheduler(data_moments=..), which "
+                "train_ssd.py measures when a run begins."
+            )
+        return self.moments
+
+    def _seen_through(self, t: Timestep, s: Timestep) -> tuple[LinearOperator, float, torch.Tensor, torch.Tensor]:
+        """How x_t shows the image that the network predicts: D, the variance of the image, a and sigma."""
+        level = self.level(s)
+        operator = self.operator(self.resolution.level_starts[level], t)
+        return operator, self._moments.variances[level], self.signal(t) * self.image_scale(s), self.sigma(t)
+
+    def _about_the_mean(self, x_t: torch.Tensor, t: Timestep) -> torch.Tensor:
+        """x_t - a_t D_t m: downsampling and blur keep the mean."""
+        return x_t - like(self.signal(t) * self.image_scale(t), x_t) * self._mean_like(x_t)
+
+    def _mean_like(self, x: torch.Tensor) -> torch.Tensor:
+        """m, (C, 1, 1)."""
+        return like(torch.tensor(self._moments.mean, dtype=torch.float64).view(-1, 1, 1), x)
 
     def posterior(
         self,

@@ -63,6 +63,7 @@ ADDED_LATER: dict[type, frozenset[str]] = {
             "switches",
             "switch_jitter",
             "level_gain",
+            "data_moments",
         }
     ),
 }

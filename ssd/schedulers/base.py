@@ -145,9 +145,17 @@ class ProcessScheduler(SchedulerMixin, ConfigMixin):
         if switches is not None:
             raise ValueError(f"{type(self).__name__} has one resolution schedule: leave switches out.")
 
-    def scale_model_input(self, sample: torch.Tensor, timestep: int | None = None) -> torch.Tensor:
-        """The sample itself: this process needs no input scaling."""
-        return sample
+    def scale_model_input(self, sample: torch.Tensor, timestep: int | torch.Tensor) -> torch.Tensor:
+        """What the network is given for x_t: x_t itself, unless the prediction is preconditioned.
+
+        Parameters
+        ----------
+        sample : torch.Tensor
+            x_t, (B, C, h, w).
+        timestep : int or torch.Tensor
+            t; one, or (B,), best on the CPU.
+        """
+        return self.process.network_input(self.config.prediction_type, sample, timestep)
 
     def sample_timesteps(self, batch_size: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """Random timesteps for one training batch, which must share the sizes of x_t and of the target.

@@ -66,6 +66,8 @@ def build_scheduler(config: TrainConfig) -> ProcessScheduler:
         "downsample_kernel": config.downsample_kernel,
         "prediction_type": prediction_type,
     }
+    if prediction_type == "preconditioned" and config.data_moments is None:
+        raise UsageError("--prediction_type preconditioned measures its --data_moments when a training run begins.")
     if config.resolution_schedule != "data":
         levels |= {
             "resolution_schedule": config.resolution_schedule,
@@ -81,6 +83,7 @@ def build_scheduler(config: TrainConfig) -> ProcessScheduler:
         switches=config.switches,
         switch_jitter=config.switch_jitter,
         level_gain=config.level_gain,
+        data_moments=config.data_moments,
     )
 
 
@@ -141,6 +144,8 @@ def check_combinations(config: TrainConfig) -> None:
     given = [name for name, holds in moving.items() if holds]
     if config.process != "scale_space" and given:
         raise UsageError(f"--{given[0]} is for --process scale_space, got {config.process}.")
+    if config.process != "scale_space" and config.prediction_type == "preconditioned":
+        raise UsageError(f"--prediction_type preconditioned is for --process scale_space, got {config.process}.")
     if config.process != "scale_space" and config.variance_type != "fixed_small":
         raise UsageError(f"--variance_type {config.variance_type} is for --process scale_space with one level.")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
+from ..commands.bounds import above_zero, at_least, fraction
 from ..commands.errors import UsageError
 from ..commands.parser import CommandParser
 from ..operators.sizes import Size
@@ -30,29 +30,6 @@ REMOVED = {
 """Settings that are gone -> what to do instead."""
 
 
-@dataclass(frozen=True)
-class Bound:
-    """What a number must be: a test, and its words for the message."""
-
-    holds: Callable[[float], bool]
-    text: str
-
-
-def at_least(low: int, default: Any) -> Any:
-    """A field whose value is at least `low`."""
-    return field(default=default, metadata={"bound": Bound(lambda value: value >= low, f"at least {low}")})
-
-
-def above_zero(default: float | None) -> Any:
-    """A field with a positive value."""
-    return field(default=default, metadata={"bound": Bound(lambda value: value > 0, "positive")})
-
-
-def fraction(default: float) -> Any:
-    """A field with a value in [0, 1)."""
-    return field(default=default, metadata={"bound": Bound(lambda value: 0 <= value < 1, "in [0, 1)")})
-
-
 @dataclass
 class TrainConfig:
     """Settings of a training run. The defaults are the paper's recipe where it has one.
@@ -61,6 +38,8 @@ class TrainConfig:
     ----------
     res : int or list of int
         The full resolution in pixels: one side, or [height, width].
+    max_minutes : float, optional
+        Stop after this many minutes of training, as if asked to: with a checkpoint, from which --resume continues.
     channels : int
         3 for colour, 1 for grey.
     data : str
@@ -99,8 +78,10 @@ class TrainConfig:
     blur_sigma_max : float, optional
         The width in pixels of the blur that accumulates beside the noise. Default: no blur; 20 for blurring.
     prediction_type : str, optional
-        What the network predicts where the image does not grow. Default: the paper's, the clean image (sample), and the
-        noise (epsilon) for blurring.
+        What the network predicts where the image does not grow. preconditioned is what a linear estimate of the clean
+        image leaves, everywhere. Default: the paper's, the clean image (sample), and the noise (epsilon) for blurring.
+    data_moments : dict, optional
+        mean and variances of the data, for preconditioned. Default: measured when the run begins; its result is here.
     variance_type : str
         The variance of ancestral sampling steps: the posterior's (fixed_small), or with one level fixed_large.
     network : str
@@ -216,6 +197,7 @@ class TrainConfig:
     data: str
     out: str
     max_steps: int | None = at_least(1, None)
+    max_minutes: float | None = above_zero(None)
     channels: int = 3
     process: Literal["scale_space", "blurring", "corrective_noise"] = "scale_space"
     levels: int | None = at_least(1, None)
@@ -230,7 +212,8 @@ class TrainConfig:
     level_gain: float = at_least(1, 1.0)
     downsample_kernel: Literal["bilinear", "area", "bicubic", "lanczos3", "dct"] = "bilinear"
     blur_sigma_max: float | None = at_least(0, None)
-    prediction_type: Literal["sample", "epsilon", "v_prediction"] | None = None
+    prediction_type: Literal["sample", "epsilon", "v_prediction", "preconditioned"] | None = None
+    data_moments: dict[str, list[float]] | None = None
     variance_type: Literal["fixed_small", "fixed_large"] = "fixed_small"
     network: Literal["flexi_unet", "resized_unet"] = "flexi_unet"
     block_out_channels: list[int] | None = None

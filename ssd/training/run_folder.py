@@ -21,6 +21,7 @@ from ..publishing.saving import PIPELINE_PARTS, save_pipeline
 from ..schedulers.base import ProcessScheduler
 from .checkpoints import Progress, TrainState, find_newest, list_checkpoints, read_description
 from .config import RENAMED, TrainConfig
+from .measured import to_measure
 
 CONFIG_FILE = "train_config.yaml"
 WRITTEN: dict[str, str] = {
@@ -37,6 +38,7 @@ _MAY_CHANGE = frozenset(
         "out",
         "data",  # if it holds the same images: `check_same_data`
         "max_steps",
+        "max_minutes",
         "micro_batch_size",
         "mixed_precision",
         "compile",
@@ -81,15 +83,15 @@ class Continuation:
         Settings that changed, now and at earlier resumes: step, setting, before, after.
     notes : list of str
         What people should know.
-    switches : list of int or None
-        Those of the run that continues, where it has any.
+    settings : dict
+        Those of the run that continues.
     """
 
     checkpoint: Path | None = None
     found: tuple[str, ...] = ()
     changes: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    switches: list[int] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def check_out_folder(config: TrainConfig) -> Continuation:
@@ -127,7 +129,7 @@ def check_out_folder(config: TrainConfig) -> Continuation:
     changes = _check_settings(out, config, checkpoint, before)
     notes += [f"{each['setting']} changes from {each['before']} to {each['after']}." for each in changes]
     earlier = read_description(checkpoint).changes if checkpoint is not None else []
-    return Continuation(checkpoint, found, earlier + changes, notes, before.get("switches"))
+    return Continuation(checkpoint, found, earlier + changes, notes, before)
 
 
 def look_into(out: Path) -> tuple[str, ...]:
@@ -191,11 +193,10 @@ def _check_settings(
 ) -> list[dict[str, Any]]:
     """Changes of the run's settings; a `UsageError` for one that defines what the run computes."""
     step = read_description(checkpoint).progress.step if checkpoint is not None else 0
-    measured = {"switches"} if config.resolution_schedule == "data" and config.switches is None else set()
     changes = []
     for name in (item.name for item in fields(TrainConfig)):
         old, new = before.get(name), getattr(config, name)
-        if name not in before or old == new or name in _MAY_CHANGE | measured:
+        if name not in before or old == new or name in _MAY_CHANGE | to_measure(config):
             continue
         if name not in _CHANGES_THE_RUN:
             raise UsageError(

@@ -22,9 +22,9 @@ from .build import build_scheduler, build_unet, load_weights, stage_widths
 from .checkpoints import check_fits
 from .config import TrainConfig
 from .engine import check_agreement
+from .measured import settle_measured
 from .run_folder import Continuation, check_out_folder, check_same_data, look_into
 from .summary import summarize
-from .switches import settle_switches
 
 OF_LEVELS = (
     "resolution_schedule",
@@ -105,7 +105,7 @@ def _set_up(config: TrainConfig, silent: bool) -> Setup:
         check_same_data(config, start.checkpoint, dataset.provenance)
     notes += dataset.opening_notes
     unused = unused_settings(config)
-    config, measured = settle_switches(config, dataset, start.switches, silent)
+    config, measured = settle_measured(config, dataset, start.settings, silent)
     notes += measured
     unet = build_unet(config, dataset.class_names if config.class_conditional else None)
     scheduler = build_scheduler(config)
