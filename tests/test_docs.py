@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from ssd.training.switches import settle_switches
 
 import flexi_unet
 import ssd
 from ssd.training.build import build_scheduler, build_unet
 from ssd.training.config import parse_train_config
 from ssd.training.setup import open_training_data
-from ssd.training.switches import settle_switches
 
 from .conftest import ROOT
 

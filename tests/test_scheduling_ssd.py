@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from ssd import SSDScheduler
 from ssd.pipelines.samplers import SAMPLERS
 from ssd.process.losses import training_pair
-from ssd.process.predictions import PREDICTION_TYPES
 from ssd.scheduling_ssd import VARIANCE_TYPES
 
 from .numerics import random_walk, relative_error
@@ -21,6 +20,7 @@ def images(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 PAPER = SAMPLERS["paper"]
+OF_DIFFUSERS = ("sample", "epsilon", "v_prediction")
 
 
 def exact(scheduler):
@@ -33,7 +33,7 @@ def exact(scheduler):
 
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("variance_type", VARIANCE_TYPES)
-@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("prediction_type", OF_DIFFUSERS)
 def test_one_level_is_ddpm_at_every_timestep(prediction_type: str, variance_type: str, clip: bool) -> None:
     options = {"prediction_type": prediction_type, "variance_type": variance_type, "clip_sample": clip}
     ours = SSDScheduler(sample_size=8, num_levels=1, **options, **PAPER)
@@ -51,7 +51,7 @@ def test_one_level_is_ddpm_at_every_timestep(prediction_type: str, variance_type
             assert relative_error(step(ours), step(stock)) < (1e-5 if t >= 50 else 5e-4)  # docs/maths.md, theorem 3
 
 
-@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("prediction_type", OF_DIFFUSERS)
 def test_one_level_makes_the_states_and_velocities_of_diffusers(prediction_type: str) -> None:
     ours, theirs = SSDScheduler(sample_size=8, num_levels=1), exact(DDPMScheduler())
     x_0, noise, t = images(4, 3, 8, 8).double(), images(4, 3, 8, 8, seed=1).double(), torch.tensor([0, 1, 500, 999])
@@ -64,7 +64,7 @@ def test_one_level_makes_the_states_and_velocities_of_diffusers(prediction_type:
 
 @pytest.mark.parametrize("number", [10, 50])
 @pytest.mark.parametrize("variance_type", VARIANCE_TYPES)
-@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("prediction_type", OF_DIFFUSERS)
 def test_one_level_with_fewer_steps_is_ddpm(prediction_type: str, variance_type: str, number: int) -> None:
     options = {"prediction_type": prediction_type, "variance_type": variance_type}
     ours, theirs = SSDScheduler(sample_size=8, num_levels=1, **options, **PAPER), exact(DDPMScheduler(**options))
@@ -79,7 +79,7 @@ def test_one_level_with_fewer_steps_is_ddpm(prediction_type: str, variance_type:
 
 @pytest.mark.parametrize("number", [10, 1000])
 @pytest.mark.parametrize("variance_type", VARIANCE_TYPES)
-@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("prediction_type", OF_DIFFUSERS)
 def test_one_level_with_eta_zero_is_ddim(prediction_type: str, variance_type: str, number: int) -> None:
     options = {"prediction_type": prediction_type, "clip_sample": False}
     ours = SSDScheduler(sample_size=8, num_levels=1, variance_type=variance_type, **options, **PAPER)
@@ -263,7 +263,7 @@ def test_config_round_trip(tmp_path, sample_size) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"prediction_type": "eps"}, "must be one of sample, epsilon, v_prediction, got 'eps'"),
+        ({"prediction_type": "eps"}, "must be one of sample, epsilon, v_prediction, preconditioned, got 'eps'"),
         ({"variance_type": "learned"}, "must be one of fixed_small, fixed_large, got 'learned'"),
         ({"covariance": "white"}, "must be one of exact, isotropic, got 'white'"),
         ({"variance_type": "fixed_large"}, "is for one level.*got 4 levels.*use 'fixed_small'"),

@@ -30,7 +30,7 @@ from ssd.data import ImageData
 from ssd.data.conversions import conversion_notes
 from ssd.operators.placing import to_device
 from ssd.pipelines.guidance import no_class_label
-from ssd.process.losses import denoising_loss, training_pair
+from ssd.process.losses import denoising_loss, normalised_residual, training_pair
 from ssd.schedulers.base import ProcessScheduler
 from ssd.seeding import seed_torch
 from ssd.training.batches import Batch, Position, TrainingBatches
@@ -133,7 +133,7 @@ def start_run(setup: Setup, accelerator: Accelerator) -> Run:
     progress = state.progress
     progress.global_batch = images_per_batch(config, accelerator.num_processes) * accelerator.num_processes
 
-    levels = [f"loss_{height}x{width}" for height, width in scheduler.resolutions]
+    levels = [f"{height}x{width}" for height, width in scheduler.resolutions]
     accelerator.log_with.append(CsvTracker(Path(config.out) / "log.csv", levels, progress.step))
     accelerator.init_trackers("tensorboard" if config.report_to == "tensorboard" else "scale-space-diffusion")
     return Run(
@@ -176,7 +176,7 @@ def train(run: Run) -> None:
             seed_torch(config.seed, "step", progress.step, accelerator.process_index)  # from which dropout draws
             for left in reversed(range(config.routes_per_step)):
                 batch = next(run.batches)
-                run.log.add_batch(batch, add_gradients(run, batch, is_last=left == 0))
+                run.log.add_batch(batch, *add_gradients(run, batch, is_last=left == 0))
                 progress.batches, progress.images = batch.end.batches, batch.end.images
 
             max_norm = config.max_grad_norm or math.inf
@@ -185,7 +185,7 @@ def train(run: Run) -> None:
             run.optimizer.step()
             state.ema.update(map(whole, state.unet.parameters()), good)
             run.optimizer.zero_grad(set_to_none=True)  # no gradient at all, rather than zero, for parts that do not run
-            run.log.add_step(norm)
+            run.log.add_step(norm, batch.level if config.routes_per_step == 1 else None)
             progress.step += 1
             stopped = after_step(run, bool(stop))
     counts = run.dataset.conversion_counts()
@@ -198,23 +198,30 @@ def train(run: Run) -> None:
         print(f"{how} after {progress.step} steps: {config.out}/ holds {', '.join(what_is_written(Path(config.out)))}.")
 
 
-def add_gradients(run: Run, batch: Batch, is_last: bool) -> torch.Tensor:
-    """Add the gradients of one batch, in parts that fit the memory; returns its losses, (B,).
+def add_gradients(run: Run, batch: Batch, is_last: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add the gradients of one batch, in parts that fit the memory; returns its losses and residuals, (B,) each.
 
     Processes average their gradients once per step, with the last part of its last batch.
     """
     config, accelerator, process = run.config, run.accelerator, batch.process
     prediction_type = run.scheduler.config.prediction_type
-    parts, losses = batch.split(config.micro_batch_size), []
+    weights = (prediction_type, config.loss, config.max_snr)
+    parts, losses, residuals = batch.split(config.micro_batch_size), [], []
     for number, part in enumerate(parts, start=1):
-        x_t, target = training_pair(process, part.x_0, part.t, part.noise, prediction_type)
+        network_input, target = training_pair(process, part.x_0, part.t, part.noise, prediction_type)
+        clean = process.target(part.x_0, part.t)
         with nullcontext() if is_last and number == len(parts) else accelerator.no_sync(run.network):
             output = run.predict(
-                x_t, to_device(part.t, accelerator.device), class_labels=part.labels, output_size=part.output_size
+                network_input,
+                to_device(part.t, accelerator.device),
+                class_labels=part.labels,
+                output_size=part.output_size,
             ).sample
-            losses.append(denoising_loss(process, output, target, part.t, prediction_type, config.loss, config.max_snr))
+            clipped = clean if config.clipped_loss else None
+            losses.append(denoising_loss(process, output, target, part.t, *weights, clipped))
             accelerator.backward(batch.weight * losses[-1].sum() / (len(batch.t) * config.routes_per_step))
-    return torch.cat(losses).detach()
+        residuals.append(normalised_residual(process, output.detach(), target, clean, part.t, prediction_type))
+    return torch.cat(losses).detach(), torch.cat(residuals)
 
 
 def after_step(run: Run, stop: bool) -> bool:

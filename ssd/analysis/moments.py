@@ -35,16 +35,20 @@ def data_moments(images: Iterable[torch.Tensor], process: ScaleSpaceProcess) -> 
     ((0.0,), [1.0, 0.28])
     """
     starts = process.resolution.level_starts
-    count, mean, squares = 0, torch.zeros(()), [0.0] * len(starts)
+    count, sums, squares = 0, [torch.zeros(())] * len(starts), [torch.zeros(())] * len(starts)
     for image in images:
         small = [image.to(torch.float64)[None]]
         small += [process.degrade(small[0], start) / process.image_scale(start) for start in starts[1:]]
-        squares = [total + float(size.square().mean()) for total, size in zip(squares, small)]
-        count, mean = count + 1, mean + small[0].mean(dim=(0, 2, 3))
+        sums = [total + size.mean(dim=(0, 2, 3)) for total, size in zip(sums, small)]  # per channel
+        squares = [total + size.square().mean(dim=(0, 2, 3)) for total, size in zip(squares, small)]
+        count += 1
     if not count:
         raise ValueError("There are no images to measure the moments of.")
-    mean = mean / count  # downsampling keeps it
-    variances = [total / count - float(mean.square().mean()) for total in squares]
+    mean = sums[0] / count
+    variances = [
+        float((square / count - 2 * mean * total / count + mean.square()).mean())
+        for square, total in zip(squares, sums)
+    ]
     if min(variances) <= 0:
         raise ValueError("All images have one and the same colour: there is nothing to learn from them.")
     return DataMoments(tuple(mean.tolist()), tuple(variances))

@@ -5,12 +5,18 @@ Shape letters: B batch, C channels; H W the size of the network's output, h w th
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from ..operators.placing import like
 from .diffusion import DiffusionProcess
+from .scale_space import ScaleSpaceProcess
 
 LOSSES = ("min_snr", "simple")
+
+END = 1 - 1 / 255
+"""Pixels from here on are at the end of the range [-1, 1], to half a grey level of 8 bits."""
 
 
 def training_pair(
@@ -55,6 +61,7 @@ def denoising_loss(
     prediction_type: str = "sample",
     loss: str = "min_snr",
     max_snr: float = 5.0,
+    clipped: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The weighted mean squared error of the network's output, one value per image: (B,), float32.
 
@@ -73,13 +80,68 @@ def denoising_loss(
         clean image, theirs are min(SNR, max_snr) / SNR and / (SNR + 1). (arXiv:2303.09556, equation 5, section 3.4.)
     max_snr : float
         Positive; 5 in the paper.
+    clipped : torch.Tensor, optional
+        The clean images of the prediction, `process.target(x_0, t)`, (B, C, H, W): the loss is that of the prediction
+        after it was clipped to [-1, 1], as in sampling. Where the image is at an end of this range, such as white
+        paper, the network may overshoot, which it learns much sooner than to hit the end exactly. Ours.
     """
     if loss not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}.")
-    error = (output.float() - target.float()).square().flatten(1).mean(dim=1)
+    t = t.cpu()
+    scale = process.output_scale(prediction_type, t, t - 1)
+    error = _mean_square(_error(output, target, scale, clipped))
     if loss == "simple":
         return error
-    t = t.cpu()
     snr = (process.image_scale(t) * process.signal(t) / process.sigma(t)).square()  # of the image
-    of_the_image = process.output_scale(prediction_type, t, t - 1).square()
-    return like((snr.clamp(max=max_snr) * of_the_image).flatten(), error) * error
+    return like((snr.clamp(max=max_snr) * scale.square()).flatten(), error) * error
+
+
+def normalised_residual(
+    process: DiffusionProcess,
+    output: torch.Tensor,
+    target: torch.Tensor,
+    clean: torch.Tensor,
+    t: torch.Tensor,
+    prediction_type: str = "sample",
+) -> torch.Tensor:
+    """The error of the clipped clean image, relative to that of the best linear estimate: (B,), float32.
+
+    1 is no better than a linear filter. The estimate knows the mean colour and the variance of the batch's images. NaN
+    for a process other than scale space.
+
+    Parameters
+    ----------
+    process : DiffusionProcess
+    output, target : torch.Tensor
+        (B, C, H, W), as in `denoising_loss`.
+    clean : torch.Tensor
+        `process.target(x_0, t)`, (B, C, H, W).
+    t : torch.Tensor
+        (B,), best on the CPU.
+    prediction_type : str
+        As in `training_pair`.
+    """
+    t = t.cpu()
+    scale = process.output_scale(prediction_type, t, t - 1)
+    error = _mean_square(_error(output, target, scale, clean))
+    if not isinstance(process, ScaleSpaceProcess):
+        return torch.full_like(error, math.nan)
+    variance = (clean - clean.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
+    return like(scale.square().flatten(), error) * error / process.linear_error(t, t - 1, variance.float()).flatten()
+
+
+def _error(
+    output: torch.Tensor, target: torch.Tensor, scale: torch.Tensor, clipped: torch.Tensor | None
+) -> torch.Tensor:
+    """output - target, (B, C, H, W), float32; 0 where clipping the clean image takes the error away."""
+    error = output.float() - target.float()
+    if clipped is None:
+        return error
+    of_the_image = like(scale, error) * error.detach()
+    overshoots = ((clipped >= END) & (of_the_image > 0)) | ((clipped <= -END) & (of_the_image < 0))
+    return error.masked_fill(overshoots, 0.0)
+
+
+def _mean_square(error: torch.Tensor) -> torch.Tensor:
+    """Of every image, (B,)."""
+    return error.square().flatten(1).mean(dim=1)

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from ..operators.linear import LinearOperator
+from ..operators.placing import like
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _numbers(name: str, values: Any) -> tuple[float, ...]:
 
 
 def linear_estimate(
-    operator: LinearOperator, rho: float, a: torch.Tensor, sigma: torch.Tensor, residual: torch.Tensor
+    operator: LinearOperator, rho: torch.Tensor, a: torch.Tensor, sigma: torch.Tensor, residual: torch.Tensor
 ) -> torch.Tensor:
     """L(x_t) - m, (B, C, H, W).
 
@@ -81,34 +82,37 @@ def linear_estimate(
     ----------
     operator : LinearOperator
         D, from y to x_t.
-    rho : float
-        The variance of y.
+    rho : torch.Tensor
+        The variance of y, ().
     a, sigma : torch.Tensor
-        float64, () or (B, 1, 1, 1).
+        () or (B, 1, 1, 1). These three are best float64, on the CPU.
     residual : torch.Tensor
         x_t - a D m, (B, C, h, w).
 
     Examples
     --------
     >>> from ssd.operators import IdentityOperator
-    >>> a, sigma = torch.tensor(0.6, dtype=torch.float64), torch.tensor(0.8, dtype=torch.float64)
-    >>> linear_estimate(IdentityOperator((1, 1)), 1.0, a, sigma, torch.ones(1, 1, 1, 1)).item()
+    >>> rho, a, sigma = torch.tensor([1.0, 0.6, 0.8], dtype=torch.float64)
+    >>> linear_estimate(IdentityOperator((1, 1)), rho, a, sigma, torch.ones(1, 1, 1, 1)).item()
     0.6000000238418579
     """
     return operator.spectral.gain(lambda lam: rho * a * lam / _seen(lam, rho, a, sigma), residual)
 
 
-def error_scale(operator: LinearOperator, rho: float, a: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """c_out, the root of the mean error variance of `linear_estimate`, with its first arguments: () or (B, 1, 1, 1)."""
-    errors = operator.spectral.covariance(lambda lam: rho * sigma.square() / _seen(lam, rho, a, sigma))
-    return errors.mean_variance().sqrt()
+def linear_error(operator: LinearOperator, rho: torch.Tensor, a: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """c_out^2, the mean error variance of `linear_estimate`, with its first arguments: () or (B, 1, 1, 1).
+
+    They may be on any device, all on one.
+    """
+    errors = operator.spectral.covariance(lambda lam: rho * sigma.square() / _seen(like(lam, rho), rho, a, sigma))
+    return errors.mean_variance()
 
 
-def input_scale(rho: float, a: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+def input_scale(rho: float | torch.Tensor, a: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """c_in = 1 / sqrt(a^2 rho + sigma^2), for images of variance rho at the size of x_t."""
     return (a.square() * rho + sigma.square()).rsqrt()
 
 
-def _seen(lam: torch.Tensor, rho: float, a: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+def _seen(lam: torch.Tensor, rho: float | torch.Tensor, a: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """The variance of x_t in a direction of gain lambda."""
     return (a * lam).square() * rho + sigma.square()

@@ -27,7 +27,7 @@ from ..operators.sizes import Size
 from .diffusion import DiffusionProcess, Timestep
 from .noise import NoiseSchedule
 from .posterior import GaussianPosterior, eta_posterior
-from .preconditioning import DataMoments, error_scale, input_scale, linear_estimate
+from .preconditioning import DataMoments, input_scale, linear_error, linear_estimate
 from .predictions import Conversion
 from .resolution import ResolutionSchedule
 
@@ -166,22 +166,31 @@ class ScaleSpaceProcess(DiffusionProcess):
         """x_t, or c_in (x_t - a_t D_t m) where the prediction is preconditioned (`ssd.process.preconditioning`)."""
         if prediction_type != "preconditioned":
             return x_t
-        rho = self._moments.variances[self.level(t)] * self.image_scale(t) ** 2
+        rho = self._variance(t) * self.image_scale(t) ** 2
         return like(input_scale(rho, self.signal(t), self.sigma(t)), x_t) * self._about_the_mean(x_t, t)
 
     def conversion(self, prediction_type: str, x_t: torch.Tensor, t: Timestep, s: Timestep) -> Conversion:
         if prediction_type != "preconditioned":
             return super().conversion(prediction_type, x_t, t, s)
-        residual = self._about_the_mean(x_t, t)
-        return Conversion(
-            self._mean_like(x_t) + linear_estimate(*self._seen_through(t, s), residual),
-            like(self.output_scale(prediction_type, t, s), x_t),
-        )
+        estimate = linear_estimate(*self._seen_through(t, s, self._variance(s)), self._about_the_mean(x_t, t))
+        return Conversion(self._mean_like(x_t) + estimate, like(self.output_scale(prediction_type, t, s), x_t))
 
     def output_scale(self, prediction_type: str, t: Timestep, s: Timestep) -> torch.Tensor:
         if prediction_type != "preconditioned":
             return super().output_scale(prediction_type, t, s)
-        return error_scale(*self._seen_through(t, s))
+        return self.linear_error(t, s, self._variance(s)).sqrt()
+
+    def linear_error(self, t: Timestep, s: Timestep, rho: torch.Tensor) -> torch.Tensor:
+        """The mean squared error of the best linear estimate of what the network predicts: () or (B, 1, 1, 1).
+
+        Parameters
+        ----------
+        t, s : int or torch.Tensor
+        rho : torch.Tensor
+            The variance of the images that are predicted, (); the result has its dtype and device.
+        """
+        operator, rho, a, sigma = self._seen_through(t, s, rho)
+        return linear_error(operator, rho, like(a, rho), like(sigma, rho))
 
     @property
     def _moments(self) -> DataMoments:
@@ -192,11 +201,16 @@ class ScaleSpaceProcess(DiffusionProcess):
             )
         return self.moments
 
-    def _seen_through(self, t: Timestep, s: Timestep) -> tuple[LinearOperator, float, torch.Tensor, torch.Tensor]:
+    def _variance(self, s: Timestep) -> torch.Tensor:
+        """rho, of the images of the level of s, ()."""
+        return torch.tensor(self._moments.variances[self.level(s)], dtype=torch.float64)
+
+    def _seen_through(
+        self, t: Timestep, s: Timestep, rho: torch.Tensor
+    ) -> tuple[LinearOperator, torch.Tensor, torch.Tensor, torch.Tensor]:
         """How x_t shows the image that the network predicts: D, the variance of the image, a and sigma."""
-        level = self.level(s)
-        operator = self.operator(self.resolution.level_starts[level], t)
-        return operator, self._moments.variances[level], self.signal(t) * self.image_scale(s), self.sigma(t)
+        operator = self.operator(self.resolution.level_starts[self.level(s)], t)
+        return operator, rho, self.signal(t) * self.image_scale(s), self.sigma(t)
 
     def _about_the_mean(self, x_t: torch.Tensor, t: Timestep) -> torch.Tensor:
         """x_t - a_t D_t m: downsampling and blur keep the mean."""

@@ -122,6 +122,9 @@ class TrainConfig:
         min_snr weights the error of the clean image by min(SNR(t), max_snr). simple weights every error by 1.
     max_snr : float
         The largest weight of min_snr.
+    clipped_loss : bool
+        Train through the clipping of sampling: where the image is at the end of its range, as white paper is,
+        predictions beyond it are right.
     transition_probability : float, optional
         Probability that a batch is a level change. Default: as t is uniform, the number of changes / 1000.
     importance_weights : bool
@@ -234,6 +237,7 @@ class TrainConfig:
     max_grad_norm: float = at_least(0, 0.0)
     loss: Literal["min_snr", "simple"] = "min_snr"
     max_snr: float = above_zero(5.0)
+    clipped_loss: bool = False
     transition_probability: float | None = None
     importance_weights: bool = True
     ema_decays: list[float] = field(default_factory=lambda: [0.9999])

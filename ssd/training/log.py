@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from .batches import Batch
 
 logger = logging.getLogger("ssd")
 
+OF_LEVELS = ("loss", "residual", "gradient_share")
+"""Columns per level, such as loss_64x64."""
+
 MORE_COLUMNS = ("learning_rate", "gradient_norm", "images_per_second", "loader_share", "bad_steps", "seconds")
 
 
@@ -30,8 +34,11 @@ class LogRow:
     Attributes
     ----------
     values : dict of str to float
-        loss, one loss per level that was drawn, gradient_norm, images_per_second, loader_share (the part of the time
-        spent waiting for images), bad_steps (skipped since the start of the process), seconds (likewise).
+        loss, gradient_norm, images_per_second, loader_share (the part of the time spent waiting for images), bad_steps
+        (skipped since the start of the process), seconds (likewise); and for every level that was drawn its loss, its
+        residual (the error of the clean image, relative to that of the best linear estimate, see `clean_image_errors`)
+        and its gradient_share (its part of the squared gradient norms: a level with a small one is starved, since Adam
+        scales all steps alike).
     bad_in_a_row : int
         Skipped steps up to now without a good one between them.
     stop : bool
@@ -50,7 +57,7 @@ class TrainingLog:
     ----------
     accelerator : Accelerator
     level_names : list of str
-        Such as "loss_64x64", finest first.
+        Such as "64x64", finest first.
     """
 
     def __init__(self, accelerator: Accelerator, level_names: list[str]) -> None:
@@ -59,25 +66,33 @@ class TrainingLog:
         self._start = time.perf_counter()
         self._reset()
 
-    def add_batch(self, batch: Batch, losses: torch.Tensor) -> None:
-        """Note the losses (B,) of one batch."""
-        self._losses[batch.level] += losses.detach().mean()
+    def add_batch(self, batch: Batch, losses: torch.Tensor, residuals: torch.Tensor) -> None:
+        """Note the losses and the normalised residuals of one batch, (B,) each; NaN where there are no residuals."""
+        self._of_levels[0, batch.level] += losses.detach().mean()
+        self._of_levels[1, batch.level] += residuals.detach().mean()
         self._batches[batch.level] += 1
         self._images += len(batch.numbers) * self._accelerator.num_processes
         self._waited += batch.seconds_waited
 
-    def add_step(self, gradient_norm: torch.Tensor) -> None:
-        """Note a finished optimizer step."""
+    def add_step(self, gradient_norm: torch.Tensor, level: int | None) -> None:
+        """Note a finished optimizer step; `level` is that of all its batches, None where they were of several."""
         self._norm += gradient_norm
+        if level is not None:
+            self._of_levels[2, level] += gradient_norm.square()
         self._steps += 1
 
     def row(self, guard_counts: torch.Tensor, stop: bool) -> LogRow:
         """The means since the last row, over all processes; guard_counts: (2,), skipped steps in all and in a row."""
-        own = torch.cat([self._losses, self._norm[None], guard_counts, torch.full_like(self._norm[None], float(stop))])
-        *losses, norm, bad, in_a_row, stopping = self._accelerator.reduce(own, reduction="mean").tolist()
+        stopping = torch.full_like(self._norm[None], float(stop))
+        own = torch.cat([self._of_levels.flatten(), self._norm[None], guard_counts, stopping])
+        *of_levels, norm, bad, in_a_row, stopping = self._accelerator.reduce(own, reduction="mean").tolist()
         now = time.perf_counter()
+        count = len(self._level_names)
+        losses, residuals, squares = (of_levels[i * count : (i + 1) * count] for i in range(len(OF_LEVELS)))
         values = {"loss": sum(losses) / max(1, sum(self._batches))}
-        values |= {name: loss / count for name, loss, count in zip(self._level_names, losses, self._batches) if count}
+        values |= self._per_batch("loss", losses) | self._per_batch("residual", residuals)
+        if (whole := sum(squares)) > 0:
+            values |= {f"gradient_share_{name}": part / whole for name, part in zip(self._level_names, squares)}
         values["gradient_norm"] = norm / max(1, self._steps)
         values["images_per_second"] = self._images / (now - self._since)
         values["loader_share"] = self._waited / (now - self._since)
@@ -86,9 +101,14 @@ class TrainingLog:
         self._reset()
         return LogRow(values, int(in_a_row), stopping > 0)
 
+    def _per_batch(self, column: str, sums: list[float]) -> dict[str, float]:
+        """Means over the batches of every level that was drawn; what is not a number is left out."""
+        counted = zip(self._level_names, sums, self._batches)
+        return {f"{column}_{name}": total / count for name, total, count in counted if count and not math.isnan(total)}
+
     def _reset(self) -> None:
         device = self._accelerator.device
-        self._losses = torch.zeros(len(self._level_names), device=device)
+        self._of_levels = torch.zeros(len(OF_LEVELS), len(self._level_names), device=device)
         self._norm = torch.zeros((), device=device)
         self._batches = [0] * len(self._level_names)
         self._steps = self._images = 0
@@ -103,7 +123,7 @@ class CsvTracker(GeneralTracker):
     ----------
     path : pathlib.Path
     level_names : list of str
-        The columns are step, loss, these, and `MORE_COLUMNS`.
+        Such as "64x64"; the columns are step, loss, `OF_LEVELS` of these, and `MORE_COLUMNS`.
     last_step : int
         Where the run continues: lines of later steps, left by an interrupted process, are dropped.
     """
@@ -114,7 +134,8 @@ class CsvTracker(GeneralTracker):
     def __init__(self, path: Path, level_names: list[str], last_step: int = 0) -> None:
         super().__init__()
         self.path = path
-        self.columns = ["step", "loss", *level_names, *MORE_COLUMNS]
+        of_levels = [f"{column}_{name}" for column in OF_LEVELS for name in level_names]
+        self.columns = ["step", "loss", *of_levels, *MORE_COLUMNS]
         self._last_step = last_step
 
     @property

@@ -11,6 +11,7 @@ from ssd.evaluation.levels import LevelReduction
 from ssd.process.likelihood import prior_kl
 from ssd.process.log_snr import effective_half_log_snrs, level_offset
 from ssd.process.losses import denoising_loss, training_pair
+from ssd.process.predictions import PREDICTION_TYPES
 from ssd.process.spacing import linspace_timesteps
 from ssd.scheduling_ssd import SSDScheduler
 
@@ -20,7 +21,9 @@ def draw(*shape, seed=0):
 
 
 def scheduler(**settings):
-    return SSDScheduler(**{"sample_size": 16, "num_levels": 3, "level_gain": 2.0, **settings})
+    given = {"sample_size": 16, "num_levels": 3, "level_gain": 2.0, **settings}
+    moments = {"mean": [0.2, 0.1, 0.0], "variances": [0.4, 0.3, 0.2, 0.1, 0.1][: given["num_levels"]]}
+    return SSDScheduler(**given, data_moments=moments)
 
 
 def test_halving_is_nearly_an_orthonormal_projection():
@@ -50,14 +53,15 @@ def test_the_marginal_follows_from_the_transitions():
         )
 
 
-@pytest.mark.parametrize("kind", ["sample", "epsilon", "v_prediction"])
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
 @pytest.mark.parametrize("t", [300, 600, 555, 950])
 def test_networks_predict_ordinary_images(kind, t):
     """The target is an image of the usual range, and what it stands for is the process's D_s x_0."""
     chosen = scheduler()
     process, x_0 = chosen.process, draw(2, 3, 16, 16)
     noise = draw(2, 3, *process.size(t), seed=1)
-    x_t, target = training_pair(process, x_0, torch.tensor([t, t]), noise, kind)
+    _, target = training_pair(process, x_0, torch.tensor([t, t]), noise, kind)
+    x_t = process.marginal_sample(x_0, t, noise)
     clean = process.clean_image(kind, target, x_t, t, t - 1)
     torch.testing.assert_close(clean, process.target(x_0, t), rtol=0, atol=1e-9)
     torch.testing.assert_close(process.from_target(clean, t - 1), process.degrade(x_0, t - 1), rtol=0, atol=1e-9)
@@ -69,20 +73,14 @@ def test_networks_predict_ordinary_images(kind, t):
 def test_the_loss_of_an_image_is_the_same_whatever_is_predicted(t):
     process, x_0, times = scheduler().process, draw(2, 3, 16, 16), torch.tensor([t, t])
     noise, wrong = draw(2, 3, *process.size(t), seed=1), draw(2, 3, *process.size(t), seed=2)
-    losses = []
-    for kind in ("sample", "epsilon", "v_prediction"):
-        x_t, target = training_pair(process, x_0, times, noise, kind)
-        image = process.clean_image(kind, target, x_t, t, t - 1) + wrong
-        output = image if kind == "sample" else _output_for(process, kind, image, x_t, t)
+    x_t, losses = process.marginal_sample(x_0, t, noise), []
+    for kind in PREDICTION_TYPES:
+        _, target = training_pair(process, x_0, times, noise, kind)
+        found = process.conversion(kind, x_t, t, t - 1)
+        output = found.from_sample(found.to_sample(target) + wrong)
         losses.append(denoising_loss(process, output, target, times, kind))
-    torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=0)
-    torch.testing.assert_close(losses[2], losses[0], rtol=1e-4, atol=0)
-
-
-def _output_for(process, kind, image, x_t, t):
-    a, sigma, scale = process.signal(t), process.sigma(t), process.image_scale(t)
-    epsilon = (x_t - a * scale * image) / sigma
-    return epsilon if kind == "epsilon" else a * epsilon - sigma * scale * image
+    for other in losses[1:]:
+        torch.testing.assert_close(other, losses[0], rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("order", [1, 2])

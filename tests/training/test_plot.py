@@ -10,7 +10,7 @@ from ssd.training.log import CsvTracker
 def test_plot_draws_runs_side_by_side(tmp_path, capsys) -> None:
     pytest.importorskip("matplotlib")
     for run in ("a", "b"):
-        log = CsvTracker(tmp_path / run / "log.csv", ["loss_8x8", "loss_4x4"])
+        log = CsvTracker(tmp_path / run / "log.csv", ["8x8", "4x4"])
         log.start()
         for step in range(1, 5):
             log.log({"loss": 1.0 / step, f"loss_{4 + 4 * (step % 2)}x{4 + 4 * (step % 2)}": 1.0 / step}, step)
