@@ -317,10 +317,13 @@ def run_command(words: list[str], log: Path, threads: int) -> None:
     with log.open("a", encoding="utf-8") as said:
         start = said.tell()
         done = subprocess.run([sys.executable, *words], stdout=said, stderr=said, env=os.environ | seldom)
+    name = Path(words[0]).name
+    if done.returncode < 0:
+        raise RunFailed(f"{name} was killed (signal {-done.returncode}), see {log}: run the same command to continue.")
     if done.returncode:
         with log.open(encoding="utf-8", errors="replace") as said:
             said.seek(start)
-            raise RunFailed(f"{Path(words[0]).name} failed, see {log}: {_last_line(said.read())}")
+            raise RunFailed(f"{name} failed, see {log}: {_last_line(said.read())}")
 
 
 if __name__ == "__main__":
