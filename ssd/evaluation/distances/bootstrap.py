@@ -24,6 +24,10 @@ def bootstrap_interval(
     quantiles are moved by the difference between the distance and their mean. Unlike `frechet_standard_error` this
     needs no more images than features. The bias by the number of images is not in it.
 
+    With few images per feature the interval is too long, since repeated images have weights that vary more than a new
+    draw does: of 2048 Gaussian vectors of 1280 features +- 0.069, where 25 independent draws have +- 0.042 and
+    `frechet_standard_error` says +- 0.040.
+
     Parameters
     ----------
     reference_mean, reference_covariance : np.ndarray
