@@ -2,7 +2,7 @@
 
     python benchmarks/run.py
 
-Under ten minutes on two CPU cores. Left to themselves: quality.py (it trains), architectures.py, loader.py
+Under ten minutes on two CPU cores. Left to themselves: learning.py (it trains), architectures.py, loader.py
 and gradient_averaging.py.
 """
 

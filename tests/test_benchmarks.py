@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,12 +22,8 @@ SETTINGS = {
     "scaling": ("--base 32 --steps 6 --pixels 1024", "| 256 | 6 |"),
     "imports": ("", "| import ssd | import diffusers; import torch |"),
     "frechet": ("--features 64", "| Frechet distance at 64 features"),
-    "quality": (
-        "--data digits --res 16 --minutes 0.02,0.03 --levels 1,2 --num 8 --steps 3 --block_out_channels [32,32]",
-        "| 2 | 0.03 |",
-    ),
 }
-"""Flags, and a part of what is printed. `loader` and `flops` have tests of their own."""
+"""Flags, and a part of what is printed. `loader`, `flops` and `learning` have tests of their own."""
 
 
 @pytest.mark.slow
@@ -37,8 +36,88 @@ def test_benchmark(name: str) -> None:
     assert expected in done.stdout
 
 
+PARTS = {"measuring", "learning_report", "learning_rulers"}
+"""What is imported by others."""
+
+
 def test_no_benchmark_is_forgotten() -> None:
-    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
-    assert scripts - {"measuring", "run", "loader", "flops", "gradient_averaging"} == set(SETTINGS)
+    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - PARTS
+    assert scripts - {"run", "loader", "flops", "gradient_averaging", "learning"} == set(SETTINGS)
     page = (ROOT / "docs" / "performance.md").read_text()
-    assert [name for name in scripts - {"measuring"} if f"benchmarks/{name}.py" not in page] == []
+    assert [name for name in scripts if f"benchmarks/{name}.py" not in page] == []
+
+
+ARMS = """
+common: {res: 16, block_out_channels: [32, 32], layers_per_block: 1, global_batch_size: 4, num_workers: 0}
+arms:
+  two_levels: {levels: 2}
+  one_level: {levels: 1, lr_warmup_steps: 3}
+"""
+
+
+@pytest.fixture
+def learning(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs `learning.py` with two tiny arms on some digits."""
+    np.savez(tmp_path / "digits.npz", images=np.uint8(255 * load_digits().images[:90, ..., None].repeat(3, -1) / 16))
+    (tmp_path / "arms.yaml").write_text(ARMS)
+    command = [sys.executable, str(ROOT / "benchmarks" / "learning.py")]
+    command += ["--arms", str(tmp_path / "arms.yaml"), "--data", f"npz:{tmp_path}/digits.npz", "--out", f"{tmp_path}/o"]
+    command += ["--minutes", "0.02,0.04", "--seeds", "0", "--num", "16", "--num_held_out", "4"]
+    return lambda *more: subprocess.run([*command, *more], capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_learning_trains_and_measures_once(learning: Callable, tmp_path: Path) -> None:
+    done = learning()
+    assert done.returncode == 0, done.stderr
+    for arm in ("two_levels", "one_level"):
+        for mark in ("0.02", "0.04"):
+            assert f"| {arm} | {mark} | " in done.stdout
+            assert (tmp_path / "o" / arm / "seed_0" / f"mark_{mark}.png").is_file()
+    assert "| real images |" in done.stdout
+    assert "| arm | minutes | 16 x 16 | 8 x 8 | 8 x 8 -> 16 x 16 |" in done.stdout
+    assert (tmp_path / "o" / "table.md").read_text() == done.stdout
+    assert (tmp_path / "o" / "plot.png").is_file()
+
+    def written() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (tmp_path / "o").glob("*_level*/**/*") if path.is_file()}
+
+    before = written()
+    again = learning()
+    assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
+    assert written() == before
+
+    (tmp_path / "o" / "one_level" / "seed_0" / "mark_0.04.json").unlink()  # trained, but not measured
+    assert learning().stdout == done.stdout
+    changed = {path.name for path, time in written().items() if time != before.get(path)}
+    assert changed == {"settings.yaml", "log.txt", "mark_0.04.json", "mark_0.04.png"}
+
+    for flags, message in (
+        (["--num", "8"], "is of other arms or rulers (num changed, see"),
+        (["--minutes", "0.03"], "--minutes 0.03: "),
+    ):
+        refused = learning(*flags)
+        assert refused.returncode == 2
+        assert message in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("levels: 2", "level: 2", "Did you mean 'levels'?"),
+        ("levels: 2", "levels: 9", "The arm two_levels cannot be trained: "),
+        ("levels: 2", "levels: 2, seed: 3", "two_levels sets seed, which the benchmark sets: leave it out."),
+        ("levels: 2", "levels: 2, channels: 1", "two_levels and one_level have different channels"),
+        ("two_levels", "../two", "'../two' is no name of an arm"),
+    ],
+)
+def test_learning_refuses_arms_before_it_trains(
+    learning: Callable, tmp_path: Path, before: str, after: str, message: str
+) -> None:
+    (tmp_path / "arms.yaml").write_text(ARMS.replace(before, after))
+    done = learning()
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "o" / "arms.yaml").exists()

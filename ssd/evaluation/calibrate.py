@@ -78,11 +78,11 @@ def calibrate(denoiser: Denoiser, images: NumberedImages, seed: int = 0) -> Resi
     return ResidualTable(process, within, {t: sums[t].at_change() for t in process.required_timesteps})
 
 
-def timesteps_of(process: ScaleSpaceProcess, level: int) -> list[int]:
-    """At most `TIMESTEPS_PER_LEVEL` timesteps within a level, about evenly in the log-SNR, with its ends."""
+def timesteps_of(process: ScaleSpaceProcess, level: int, number: int = TIMESTEPS_PER_LEVEL) -> list[int]:
+    """At most `number` timesteps within a level, about evenly in the log-SNR, with its ends."""
     shared = process.shared_timesteps(level)
     known = np.array([half_log_snr(process, t) for t in shared])
-    even = np.linspace(known[0], known[-1], TIMESTEPS_PER_LEVEL)
+    even = np.linspace(known[0], known[-1], number)
     return sorted({shared[int(np.abs(known - value).argmin())] for value in even})
 
 

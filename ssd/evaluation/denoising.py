@@ -67,12 +67,25 @@ class Denoiser:
         torch.Tensor
             (B, C, h, w), float32.
         """
-        process = self.process
-        shape = (len(x_0), x_0.shape[1], *process.size(t))
-        x_t = process.marginal_sample(x_0, t, white_noise(x_0.new_empty(shape), generator))
-        classes = check_labels(self.unet, labels, len(x_0), 1.0)
+        x_t = self.noisy(x_0, t, generator)
+        return self.error_of(self.prediction(x_t, s, t, labels), x_0, s)
+
+    def noisy(self, x_0: torch.Tensor, t: Timestep, generator: Generators = None) -> torch.Tensor:
+        """One draw of x_t, (B, C, h, w) at the size of t."""
+        shape = (len(x_0), x_0.shape[1], *self.process.size(t))
+        return self.process.marginal_sample(x_0, t, white_noise(x_0.new_empty(shape), generator))
+
+    def prediction(
+        self, x_t: torch.Tensor, s: Timestep, t: Timestep, labels: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """The network's clean image from x_t on the way to x_s, clipped as in sampling: (B, C, h, w)."""
+        classes = check_labels(self.unet, labels, len(x_t), 1.0)
         network = GuidedNetwork(self.unet, None if classes is None else to_device(classes, self.device))
         timestep = to_device(torch.as_tensor(t).reshape(-1), self.device)
-        output = network(self.scheduler.scale_model_input(x_t, t), timestep, process.prediction_size(t, s))
-        clean = self.scheduler.clean_image(output, x_t, t, s)
-        return process.degrade(x_0, s) - process.from_target(clean, s)
+        size = self.process.prediction_size(t, s)
+        output = network(self.scheduler.scale_model_input(x_t, t), timestep, size)
+        return self.scheduler.clean_image(output, x_t, t, s)
+
+    def error_of(self, clean: torch.Tensor, x_0: torch.Tensor, s: Timestep) -> torch.Tensor:
+        """D_s x_0 - x_hat of any prediction of the clean image at the level of s."""
+        return self.process.degrade(x_0, s) - self.process.from_target(clean, s)

@@ -44,6 +44,30 @@ def mean_gflops(costs: list[tuple[str, int, float]]) -> float:
     return sum(count * gflops for _, count, gflops in costs) / sum(count for _, count, _ in costs)
 
 
+def training_gflops(config: TrainConfig, unet: Any, scheduler: ProcessScheduler) -> float:
+    """GFLOPs of an image's way forward through the network in training, averaged over the images of all batches.
+
+    Level changes are as frequent as --transition_probability says, and coarser levels have --level_batch_scale times
+    more images. Moving switches count as if they stood still. The way back costs about twice as much again.
+    """
+    process = scheduler.process
+    changes, steps = process.required_timesteps, process.num_timesteps
+    share = len(changes) / steps if config.transition_probability is None else config.transition_probability
+    images = gflops = 0.0
+    for t in range(steps):
+        probability = share / len(changes) if t in changes else (1 - share * bool(changes)) / (steps - len(changes))
+        number = probability * config.level_batch_scale ** process.level(t)
+        images += number
+        gflops += number * count_gflops(unet, process.size(t), process.prediction_size(t, t - 1))
+    return gflops / images
+
+
+def sampling_gflops(unet: Any, scheduler: ProcessScheduler) -> float:
+    """GFLOPs per image of the whole chain that the scheduler is set to."""
+    chain = scheduler.timesteps.tolist()
+    return sum(count_gflops(unet, scheduler.size_at(t), scheduler.prediction_size(t)) for t in chain)
+
+
 def level_table(unet: Any, scheduler: ProcessScheduler) -> list[str]:
     """Lines of a table of `route_costs`, with their mean."""
     costs = route_costs(unet, scheduler)

@@ -10,6 +10,7 @@ from scipy.stats import wasserstein_distance
 
 from ssd.commands.errors import UsageError
 from ssd.data import open_dataset
+from ssd.evaluation.distances.bootstrap import bootstrap_interval
 from ssd.evaluation.distances.frechet import frechet_distance, frechet_standard_error
 from ssd.evaluation.distances.kid import kernel_distance, unbiased_mmd
 from ssd.evaluation.distances.patches import enlarge, image_patches, laplacian_pyramid
@@ -133,6 +134,27 @@ def test_standard_error_is_the_spread_over_independent_runs() -> None:
 def test_standard_error_needs_more_images_than_features() -> None:
     with pytest.raises(ValueError, match="3 images, 4 features"):
         frechet_standard_error(np.zeros(4), np.eye(4), np.zeros(4), np.eye(4), np.zeros((3, 4)), 3)
+
+
+def test_the_bootstrap_interval_is_about_the_distance_and_as_long_as_the_standard_error_says() -> None:
+    rng = np.random.default_rng(5)
+    real, fake = moments(rng.standard_normal((4000, 4))), 1.3 * rng.standard_normal((800, 4)) + 0.2
+    distance = frechet_distance(*real, *moments(fake))
+    low, high = bootstrap_interval(*real, fake, replicates=1000)
+    error = frechet_standard_error(*real, *moments(fake), fake, len(fake))
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)
+    assert (low + high) / 2 == pytest.approx(distance, abs=0.5 * error)
+    assert bootstrap_interval(*real, fake, seed=1) == bootstrap_interval(*real, fake, seed=1)
+
+
+def test_the_bootstrap_interval_needs_no_more_images_than_features() -> None:
+    """Replicates repeat images and lie above the distance; the interval is about it nevertheless."""
+    rng = np.random.default_rng(6)
+    real, fake = moments(rng.standard_normal((400, 30))), rng.standard_normal((20, 30)).astype(np.float32)
+    low, high = bootstrap_interval(*real, fake)
+    assert low < frechet_distance(*real, *moments(fake.astype(np.float64))) < high
+    with pytest.raises(ValueError, match="at least 2 images, got 1"):
+        bootstrap_interval(*real, fake[:1])
 
 
 def test_kid_is_the_sum_over_pairs() -> None:

@@ -32,7 +32,7 @@ def frechet_distance(
     """
     if mean_1.shape != mean_2.shape:
         raise ValueError(f"Cannot compare {len(mean_1)} with {len(mean_2)} features: use the same extractor for both.")
-    root = _root(covariance_1)
+    root = symmetric_root(covariance_1)
     inner = root @ covariance_2 @ root
     del root  # at D = 2048 every matrix is 32 MB
     cross = np.linalg.eigvalsh(_symmetric(inner))
@@ -76,7 +76,7 @@ def frechet_standard_error(
     """
     if count <= len(mean):
         raise ValueError(f"The standard error needs more images than features: {count} images, {len(mean)} features.")
-    root = _root(reference_covariance)
+    root = symmetric_root(reference_covariance)
     values, vectors = np.linalg.eigh(_symmetric(root @ covariance @ root))
     floor = max(values[-1], 0.0) * len(mean) * np.finfo(np.float64).eps
     inverse_root = np.where(values > floor, 1 / np.sqrt(np.where(values > floor, values, 1.0)), 0.0)
@@ -95,7 +95,7 @@ def _chunks(rows: np.ndarray, size: int = 1024) -> list[np.ndarray]:
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
-def _root(covariance: np.ndarray) -> np.ndarray:
+def symmetric_root(covariance: np.ndarray) -> np.ndarray:
     """The symmetric square root; negative eigenvalues by round-off count as 0."""
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
