@@ -148,10 +148,7 @@ class SSDScheduler(ProcessScheduler):
         data_moments: dict[str, Any] | None = None,
     ) -> None:
         check_limits(num_train_timesteps, sample_size, clip_sample_range)
-        if not math.isfinite(resolution_gamma) or not math.isfinite(blur_sigma_max):
-            raise ValueError(
-                f"resolution_gamma and blur_sigma_max must be finite, got {resolution_gamma} and {blur_sigma_max}."
-            )
+        _check_finite(resolution_gamma=resolution_gamma, blur_sigma_max=blur_sigma_max)
         if not isinstance(sample_size, int):
             self.register_to_config(sample_size=list(sample_size))  # what JSON gives back
         if resolutions is None:
@@ -160,11 +157,7 @@ class SSDScheduler(ProcessScheduler):
             sizes = explicit_sizes(resolutions, sample_size)
             self.register_to_config(resolutions=[list(size) for size in sizes], num_levels=len(sizes))
         _check_choices(prediction_type, blur_sigma_max, variance_type, covariance, len(sizes))
-        if prediction_type == "preconditioned" and data_moments is None:
-            raise ValueError(
-                "prediction_type='preconditioned' needs data_moments: the mean of every channel, and the variance of "
-                "the images at every level. train_ssd.py measures them when a run begins."
-            )
+        moments = _moments(prediction_type, data_moments, len(sizes))
         _check_sampler(solver_order, timestep_spacing, residual_covariance, calibration)
         betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end)
         self._betas = extended_betas(betas, level_gain ** (len(sizes) - 1))
@@ -180,7 +173,7 @@ class SSDScheduler(ProcessScheduler):
                 downsample=downsample_kernel,
                 blur_widths=make_blur_widths(num_train_timesteps, blur_sigma_max) if blur_sigma_max else None,
                 level_gain=level_gain,
-                moments=None if data_moments is None else DataMoments.from_config(data_moments, len(sizes)),
+                moments=moments,
             )
         )
         self.residuals = None if calibration is None else ResidualTable.from_config(self.process, calibration)
@@ -263,6 +256,24 @@ def explicit_sizes(resolutions: Sequence[int | Sequence[int]], sample_size: int 
                 f"follows {fine}: list them from the full resolution down."
             )
     return [(size[0], size[1]) for size in pairs]
+
+
+def _check_finite(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise ValueError(f"{name} must be finite, got {number}.")
+
+
+def _moments(prediction_type: str, data_moments: dict[str, Any] | None, num_levels: int) -> DataMoments | None:
+    """The moments of the data, checked; a ValueError where the prediction needs them and there are none."""
+    if data_moments is not None:
+        return DataMoments.from_config(data_moments, num_levels)
+    if prediction_type == "preconditioned":
+        raise ValueError(
+            "prediction_type='preconditioned' needs data_moments: the mean of every channel, and the variance of the "
+            "images at every level. train_ssd.py measures them when a run begins."
+        )
+    return None
 
 
 def _check_sampler(

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from ssd.training.switches import settle_switches
 
 import flexi_unet
 import ssd
 from ssd.training.build import build_scheduler, build_unet
 from ssd.training.config import parse_train_config
+from ssd.training.measured import settle_measured, to_measure
 from ssd.training.setup import open_training_data
 
 from .conftest import ROOT
@@ -81,8 +81,7 @@ TRAINING = [
 def test_training_commands_of_the_documents_describe_a_run(document: str, line: str, monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
     config = parse_train_config(shlex.split(line.partition("train/train_ssd.py")[2], comments=True))
-    if config.resolution_schedule == "data":
-        config, _ = settle_switches(config, open_training_data(config))
+    config, _ = settle_measured(config, open_training_data(config), {}) if to_measure(config) else (config, [])
     scheduler = build_scheduler(config)
     with torch.device("meta"):
         unet = build_unet(config)

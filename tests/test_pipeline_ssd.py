@@ -15,22 +15,25 @@ from ssd.seeding import torch_generator
 
 from .numerics import network_rounding, plain_attention, relative_error
 
+MOMENTS = {"mean": [0.3, 0.2, -0.1], "variances": [0.4, 0.3, 0.25]}
 
-def small_pipeline(**unet_settings) -> SSDPipeline:
+
+def small_pipeline(prediction_type: str = "sample", **unet_settings) -> SSDPipeline:
     torch.manual_seed(0)
     settings = {"sample_size": 16, "block_out_channels": (32, 64, 64), "attention_resolutions": (8,)} | unet_settings
     unet = FlexiUNet2DModel(**settings)
     for parameter in unet.parameters():
         if parameter.abs().max() == 0:
             torch.nn.init.normal_(parameter, std=0.05)
-    pipeline = SSDPipeline(unet.eval(), SSDScheduler(sample_size=16, num_levels=3))
+    scheduler = SSDScheduler(sample_size=16, num_levels=3, prediction_type=prediction_type, data_moments=MOMENTS)
+    pipeline = SSDPipeline(unet.eval(), scheduler)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-@pytest.fixture(scope="module")
-def pipeline() -> SSDPipeline:
-    return small_pipeline()
+@pytest.fixture(scope="module", params=["sample", "preconditioned"])
+def pipeline(request) -> SSDPipeline:
+    return small_pipeline(request.param)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -164,7 +167,7 @@ def test_generators_in_a_tuple_are_those_of_a_list(pipeline) -> None:
 
 
 def test_half_precision_network(pipeline) -> None:
-    half = small_pipeline().to(torch.bfloat16)
+    half = small_pipeline(pipeline.scheduler.config.prediction_type).to(torch.bfloat16)
     for each in (pipeline, half):  # an untrained network magnifies what second order extrapolates
         each.scheduler = with_sampler(each.scheduler, "paper")
     with plain_attention():

@@ -85,6 +85,7 @@ def _with_moments(
     if "data_moments" not in to_measure(config):
         return config
     if before is None:
+        check_combinations(config)
         process = build_scheduler(replace(config, prediction_type="sample")).process
         assert isinstance(process, ScaleSpaceProcess)  # others refuse the prediction
         total = min(NUM_IMAGES, dataset.count or NUM_IMAGES)

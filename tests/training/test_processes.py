@@ -20,6 +20,11 @@ CASES = {
     ],
     "DDPM, v": ["--levels", "1", "--prediction_type", "v_prediction"],
     "two levels, v": ["--prediction_type", "v_prediction"],
+    "preconditioned": ["--prediction_type", "preconditioned", "--clipped_loss"],
+    "preconditioned, classes": ["--prediction_type", "preconditioned", "--class_conditional"],
+    "preconditioned, grey, listed sizes": [
+        *("--prediction_type", "preconditioned", "--channels", "1", "--levels", "3", "--resolutions", "[16, 11, 8]")
+    ],
     "blurring": ["--process", "blurring", "--levels", "1", "--loss", "simple"],
     "corrective noise": ["--process", "corrective_noise"],
     "full U-Net": ["--network", "resized_unet"],

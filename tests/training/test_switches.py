@@ -11,7 +11,7 @@ from ssd.publishing.saving import load_pipeline
 from ssd.sampling import compiling
 from ssd.scheduling_blurring import BlurringScheduler
 from ssd.scheduling_ssd import SSDScheduler
-from ssd.training import switches
+from ssd.training import measured
 from ssd.training.build import build_scheduler
 from ssd.training.config import TrainConfig
 
@@ -55,7 +55,7 @@ def test_a_run_measures_its_switches_once(tmp_path, monkeypatch) -> None:
     def never(*_):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(switches, "measure", never)
+    monkeypatch.setattr(measured, "measure", never)
     resumed = run_script(*FLAGS, *OF_DATA, "--max_steps", "4", "--resume", "--out", out)
     assert resumed.code == 0, resumed.err
     # The settings of the run, written out, make the same run.
