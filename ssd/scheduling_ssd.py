@@ -107,6 +107,9 @@ class SSDScheduler(ProcessScheduler):
         that the coarsest level still ends in noise (`ssd.process.noise.extended_betas`). 1 is the paper's process.
     data_moments : dict, optional
         What a preconditioned prediction needs to know of the data, `DataMoments.to_config`; with others it is stored.
+    handover_snr : float
+        A preconditioned prediction is the linear estimate's correction where the signal-to-noise ratio is well above
+        this, and the clean image where it is well below; 0 is the former everywhere.
 
     Examples
     --------
@@ -146,9 +149,10 @@ class SSDScheduler(ProcessScheduler):
         switch_jitter: float = 0.0,
         level_gain: float = 1.0,
         data_moments: dict[str, Any] | None = None,
+        handover_snr: float = 0.0,
     ) -> None:
         check_limits(num_train_timesteps, sample_size, clip_sample_range)
-        _check_finite(resolution_gamma=resolution_gamma, blur_sigma_max=blur_sigma_max)
+        _check_finite(resolution_gamma, blur_sigma_max, handover_snr)
         if not isinstance(sample_size, int):
             self.register_to_config(sample_size=list(sample_size))  # what JSON gives back
         if resolutions is None:
@@ -157,7 +161,6 @@ class SSDScheduler(ProcessScheduler):
             sizes = explicit_sizes(resolutions, sample_size)
             self.register_to_config(resolutions=[list(size) for size in sizes], num_levels=len(sizes))
         _check_choices(prediction_type, blur_sigma_max, variance_type, covariance, len(sizes))
-        moments = _moments(prediction_type, data_moments, len(sizes))
         _check_sampler(solver_order, timestep_spacing, residual_covariance, calibration)
         betas = make_betas(beta_schedule, num_train_timesteps, beta_start, beta_end)
         self._betas = extended_betas(betas, level_gain ** (len(sizes) - 1))
@@ -173,7 +176,8 @@ class SSDScheduler(ProcessScheduler):
                 downsample=downsample_kernel,
                 blur_widths=make_blur_widths(num_train_timesteps, blur_sigma_max) if blur_sigma_max else None,
                 level_gain=level_gain,
-                moments=moments,
+                moments=_moments(prediction_type, data_moments, len(sizes)),
+                handover_snr=handover_snr,
             )
         )
         self.residuals = None if calibration is None else ResidualTable.from_config(self.process, calibration)
@@ -258,10 +262,12 @@ def explicit_sizes(resolutions: Sequence[int | Sequence[int]], sample_size: int 
     return [(size[0], size[1]) for size in pairs]
 
 
-def _check_finite(**numbers: float) -> None:
-    for name, number in numbers.items():
-        if not math.isfinite(number):
-            raise ValueError(f"{name} must be finite, got {number}.")
+def _check_finite(resolution_gamma: float, blur_sigma_max: float, handover_snr: float) -> None:
+    if not all(map(math.isfinite, (resolution_gamma, blur_sigma_max, handover_snr))):
+        raise ValueError(
+            "resolution_gamma, blur_sigma_max and handover_snr must be finite, got "
+            f"{resolution_gamma}, {blur_sigma_max} and {handover_snr}."
+        )
 
 
 def _moments(prediction_type: str, data_moments: dict[str, Any] | None, num_levels: int) -> DataMoments | None:

@@ -10,6 +10,16 @@ The network sees c_in (x_t - a D m), of variance about 1, and y_hat = L(x_t) + c
 the error variances. It is the preconditioning of arXiv:2206.00364 (table 1), for operators that change the size: with
 D = I and m = 0 the factors are those of EDM. A network that gives 0 is the linear estimate. Ours.
 
+A network that has to cancel the noise of x_t leaves some of it, a fine speckle, where one that predicts the clean image
+gives flat areas. So the estimate may be handed over to the network: with q_i = (a lambda_i / sigma)^2 rho, the
+signal-to-noise ratio of a direction,
+
+    g_i is multiplied by q_i / (q_i + kappa)
+    error variance per direction: (1 - g_i a lambda_i)^2 rho + g_i^2 sigma^2
+
+kappa = 0 is the linear estimate everywhere; with a large kappa the network predicts the clean image but where there is
+next to no noise, which it cannot see and would have to copy pixel by pixel.
+
 Shape letters: B batch, C channels; H W the size of y, h w the size of x_t.
 """
 
@@ -74,7 +84,12 @@ def _numbers(name: str, values: Any) -> tuple[float, ...]:
 
 
 def linear_estimate(
-    operator: LinearOperator, rho: torch.Tensor, a: torch.Tensor, sigma: torch.Tensor, residual: torch.Tensor
+    operator: LinearOperator,
+    rho: torch.Tensor,
+    a: torch.Tensor,
+    sigma: torch.Tensor,
+    residual: torch.Tensor,
+    kappa: float = 0.0,
 ) -> torch.Tensor:
     """L(x_t) - m, (B, C, H, W).
 
@@ -88,6 +103,8 @@ def linear_estimate(
         () or (B, 1, 1, 1). These three are best float64, on the CPU.
     residual : torch.Tensor
         x_t - a D m, (B, C, h, w).
+    kappa : float
+        At least 0.
 
     Examples
     --------
@@ -96,16 +113,25 @@ def linear_estimate(
     >>> linear_estimate(IdentityOperator((1, 1)), rho, a, sigma, torch.ones(1, 1, 1, 1)).item()
     0.6000000238418579
     """
-    return operator.spectral.gain(lambda lam: rho * a * lam / _seen(lam, rho, a, sigma), residual)
+    return operator.spectral.gain(lambda lam: _gain(lam, rho, a, sigma, kappa), residual)
 
 
-def linear_error(operator: LinearOperator, rho: torch.Tensor, a: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """c_out^2, the mean error variance of `linear_estimate`, with its first arguments: () or (B, 1, 1, 1).
+def linear_error(
+    operator: LinearOperator, rho: torch.Tensor, a: torch.Tensor, sigma: torch.Tensor, kappa: float = 0.0
+) -> torch.Tensor:
+    """c_out^2, the mean error variance of `linear_estimate`, with its other arguments: () or (B, 1, 1, 1).
 
     They may be on any device, all on one.
     """
-    errors = operator.spectral.covariance(lambda lam: rho * sigma.square() / _seen(like(lam, rho), rho, a, sigma))
-    return errors.mean_variance()
+
+    def variance(lam: torch.Tensor) -> torch.Tensor:
+        lam = like(lam, rho)
+        if kappa == 0:  # without cancellation
+            return rho * sigma.square() / ((a * lam).square() * rho + sigma.square())
+        gain = _gain(lam, rho, a, sigma, kappa)
+        return (1 - gain * a * lam).square() * rho + (gain * sigma).square()
+
+    return operator.spectral.covariance(variance).mean_variance()
 
 
 def input_scale(rho: float | torch.Tensor, a: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -113,6 +139,8 @@ def input_scale(rho: float | torch.Tensor, a: torch.Tensor, sigma: torch.Tensor)
     return (a.square() * rho + sigma.square()).rsqrt()
 
 
-def _seen(lam: torch.Tensor, rho: float | torch.Tensor, a: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """The variance of x_t in a direction of gain lambda."""
-    return (a * lam).square() * rho + sigma.square()
+def _gain(lam: torch.Tensor, rho: torch.Tensor, a: torch.Tensor, sigma: torch.Tensor, kappa: float) -> torch.Tensor:
+    """g_i for the gain lambda_i."""
+    signal, noise = (a * lam).square() * rho, sigma.square()
+    best = rho * a * lam / (signal + noise)
+    return best if kappa == 0 else best * signal / (signal + kappa * noise)

@@ -65,6 +65,8 @@ class ScaleSpaceProcess(DiffusionProcess):
         `image_scale`; networks predict the image. Ours.
     moments : DataMoments, optional
         Of the data, for preconditioned predictions.
+    handover_snr : float
+        kappa of preconditioned predictions, at least 0 (`ssd.process.preconditioning`).
 
     Raises
     ------
@@ -90,9 +92,12 @@ class ScaleSpaceProcess(DiffusionProcess):
         blur_widths: torch.Tensor | None = None,
         level_gain: float = 1.0,
         moments: DataMoments | None = None,
+        handover_snr: float = 0.0,
     ) -> None:
         super().__init__(noise, resolution)
-        self.moments = moments
+        if not handover_snr >= 0:
+            raise ValueError(f"handover_snr must be at least 0, got {handover_snr}.")
+        self.moments, self.handover_snr = moments, handover_snr
         if not 1 <= level_gain <= LARGEST_GAIN:
             raise ValueError(f"level_gain must be in 1..{LARGEST_GAIN:g}, got {level_gain}.")
         self.level_gain = level_gain
@@ -172,13 +177,14 @@ class ScaleSpaceProcess(DiffusionProcess):
     def conversion(self, prediction_type: str, x_t: torch.Tensor, t: Timestep, s: Timestep) -> Conversion:
         if prediction_type != "preconditioned":
             return super().conversion(prediction_type, x_t, t, s)
-        estimate = linear_estimate(*self._seen_through(t, s, self._variance(s)), self._about_the_mean(x_t, t))
-        return Conversion(self._mean_like(x_t) + estimate, like(self.output_scale(prediction_type, t, s), x_t))
+        through, kappa = self._seen_through(t, s, self._variance(s)), self.handover_snr
+        estimate = linear_estimate(*through, self._about_the_mean(x_t, t), kappa)
+        return Conversion(self._mean_like(x_t) + estimate, like(linear_error(*through, kappa).sqrt(), x_t))
 
     def output_scale(self, prediction_type: str, t: Timestep, s: Timestep) -> torch.Tensor:
         if prediction_type != "preconditioned":
             return super().output_scale(prediction_type, t, s)
-        return self.linear_error(t, s, self._variance(s)).sqrt()
+        return linear_error(*self._seen_through(t, s, self._variance(s)), self.handover_snr).sqrt()
 
     def linear_error(self, t: Timestep, s: Timestep, rho: torch.Tensor) -> torch.Tensor:
         """The mean squared error of the best linear estimate of what the network predicts: () or (B, 1, 1, 1).

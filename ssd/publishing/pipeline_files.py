@@ -64,6 +64,7 @@ ADDED_LATER: dict[type, frozenset[str]] = {
             "switch_jitter",
             "level_gain",
             "data_moments",
+            "handover_snr",
         }
     ),
 }

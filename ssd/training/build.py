@@ -84,6 +84,7 @@ def build_scheduler(config: TrainConfig) -> ProcessScheduler:
         switch_jitter=config.switch_jitter,
         level_gain=config.level_gain,
         data_moments=config.data_moments,
+        handover_snr=config.handover_snr,
     )
 
 

@@ -82,6 +82,9 @@ class TrainConfig:
         image leaves, everywhere. Default: the paper's, the clean image (sample), and the noise (epsilon) for blurring.
     data_moments : dict, optional
         mean and variances of the data, for preconditioned. Default: measured when the run begins; its result is here.
+    handover_snr : float
+        For preconditioned: above this signal-to-noise ratio the network corrects the linear estimate, below it predicts
+        the clean image. 0 is the former everywhere.
     variance_type : str
         The variance of ancestral sampling steps: the posterior's (fixed_small), or with one level fixed_large.
     network : str
@@ -217,6 +220,7 @@ class TrainConfig:
     blur_sigma_max: float | None = at_least(0, None)
     prediction_type: Literal["sample", "epsilon", "v_prediction", "preconditioned"] | None = None
     data_moments: dict[str, list[float]] | None = None
+    handover_snr: float = at_least(0, 0.0)
     variance_type: Literal["fixed_small", "fixed_large"] = "fixed_small"
     network: Literal["flexi_unet", "resized_unet"] = "flexi_unet"
     block_out_channels: list[int] | None = None

@@ -176,6 +176,10 @@ def unused_settings(config: TrainConfig) -> list[str]:
         "with one level": (config.levels == 1, OF_LEVELS),
         f"with --network {config.network}": (config.network != "flexi_unet", ("decoder_exit",)),
         f"with --loss {config.loss}": (config.loss != "min_snr", ("max_snr",)),
+        f"with --prediction_type {config.prediction_type}": (
+            config.prediction_type != "preconditioned",
+            ("data_moments", "handover_snr"),
+        ),
         "with --switches": (config.switches is not None, ("resolution_gamma", "switch_theta")),
         "with --resolution_schedule data": (config.resolution_schedule == "data", ("resolution_gamma",)),
         "without --resolution_schedule data": (config.resolution_schedule != "data", ("switch_theta",)),

@@ -43,6 +43,30 @@ def test_the_linear_estimate_is_dense_conditioning(name, angle) -> None:
     torch.testing.assert_close(linear_error(operator, rho, a, sigma), errors.diagonal().mean(), atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("name", CLOSED)
+@pytest.mark.parametrize("kappa", [0.0, 3.0, 1e3])
+def test_the_error_of_a_handed_over_estimate(name, kappa) -> None:
+    """The trace of (1 - G a D) rho (1 - G a D)^T + sigma^2 G G^T."""
+    operator = OPERATORS[name]
+    rho, a, sigma = torch.tensor([0.3, 0.8, 0.6], dtype=torch.float64)
+    pixels = operator.out_size[0] * operator.out_size[1]
+    white = torch.eye(pixels, dtype=torch.float64).view(pixels, 1, *operator.out_size)
+    gain = linear_estimate(operator, rho, a, sigma, white, kappa).flatten(1).T
+    kept = torch.eye(len(gain), dtype=torch.float64) - a * gain @ operator.to_dense()
+    expected = (rho * kept.square().sum() + sigma**2 * gain.square().sum()) / len(gain)
+    torch.testing.assert_close(linear_error(operator, rho, a, sigma, kappa), expected, atol=1e-10, rtol=1e-10)
+
+
+def test_who_predicts_is_handed_over_by_the_signal_to_noise_ratio() -> None:
+    chosen = scheduler(num_levels=1, handover_snr=100.0, data_moments={"mean": [0.0], "variances": [0.25]})
+    process, x_0 = chosen.process, draw(1, 1, 16, 16)
+    for t, share in ((0, 1.0), (999, 0.0)):
+        x_t = process.marginal_sample(x_0, t, torch.zeros_like(x_0))
+        estimate = process.clean_image("preconditioned", torch.zeros_like(x_t), x_t, t, t - 1)
+        torch.testing.assert_close(estimate, share * x_0, atol=0.01, rtol=0.06)
+    assert float(process.output_scale("preconditioned", 999, 998)) == pytest.approx(0.5, rel=1e-3)  # sqrt(rho)
+
+
 @pytest.mark.parametrize("gain", [1.0, 2.0])
 @pytest.mark.parametrize("t", [0, 5, 100, 400, 554, 555, 700, 888, 889, 950, 999])
 def test_a_network_that_says_nothing_is_no_worse_than_a_linear_filter(t, gain) -> None:
