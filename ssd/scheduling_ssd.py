@@ -169,17 +169,16 @@ class SSDScheduler(ProcessScheduler):
         else:
             self.register_to_config(switches=list(switches))
             levels = ResolutionSchedule.from_switches(sizes, num_train_timesteps, list(switches))
-        self._start(
-            ScaleSpaceProcess(
-                NoiseSchedule.from_betas(self._betas),
-                levels,
-                downsample=downsample_kernel,
-                blur_widths=make_blur_widths(num_train_timesteps, blur_sigma_max) if blur_sigma_max else None,
-                level_gain=level_gain,
-                moments=_moments(prediction_type, data_moments, len(sizes)),
-                handover_snr=handover_snr,
-            )
+        process = ScaleSpaceProcess(
+            NoiseSchedule.from_betas(self._betas),
+            levels,
+            downsample=downsample_kernel,
+            blur_widths=make_blur_widths(num_train_timesteps, blur_sigma_max) if blur_sigma_max else None,
+            level_gain=level_gain,
+            moments=_moments(prediction_type, data_moments, len(sizes)),
+            handover_snr=handover_snr,
         )
+        self._start(process)
         self.residuals = None if calibration is None else ResidualTable.from_config(self.process, calibration)
         self._process_of_config = self.process
         if switch_jitter:

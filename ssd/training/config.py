@@ -122,9 +122,10 @@ class TrainConfig:
     max_grad_norm : float
         Gradients are clipped to this norm. 0 turns it off.
     loss : str
-        min_snr weights the error of the clean image by min(SNR(t), max_snr). simple weights every error by 1.
+        min_snr weights the error of the clean image by min(SNR(t), max_snr), sqrt_snr by the root of that, which lets
+        coarse levels learn. simple weights every error by 1.
     max_snr : float
-        The largest weight of min_snr.
+        The largest SNR that counts in these weights.
     clipped_loss : bool
         Train through the clipping of sampling: where the image is at the end of its range, as white paper is,
         predictions beyond it are right.
@@ -239,7 +240,7 @@ class TrainConfig:
     lr_warmup_steps: int = at_least(0, 0)
     weight_decay: float = at_least(0, 0.0)
     max_grad_norm: float = at_least(0, 0.0)
-    loss: Literal["min_snr", "simple"] = "min_snr"
+    loss: Literal["min_snr", "sqrt_snr", "simple"] = "min_snr"
     max_snr: float = above_zero(5.0)
     clipped_loss: bool = False
     transition_probability: float | None = None

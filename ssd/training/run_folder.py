@@ -266,7 +266,8 @@ def training_card(
         "Optimizer": f"AdamW, learning rate {config.learning_rate:g} ({config.lr_scheduler}), "
         f"weight decay {config.weight_decay:g}",
         "Loss": f"{config.loss} of {config.prediction_type}"
-        + (f", weights up to {config.max_snr:g}" if config.loss == "min_snr" else ""),
+        + (f", up to an SNR of {config.max_snr:g}" if config.loss != "simple" else "")
+        + (", after clipping" if config.clipped_loss else ""),
         "Weights": f"moving average, decay {config.ema_decays[0]:g}",
         "Cost": f"{gflops:.2f} GFLOPs per image and step, averaged over the timesteps",
         "Seed": str(config.seed),

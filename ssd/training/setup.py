@@ -175,7 +175,7 @@ def unused_settings(config: TrainConfig) -> list[str]:
     without_effect = {
         "with one level": (config.levels == 1, OF_LEVELS),
         f"with --network {config.network}": (config.network != "flexi_unet", ("decoder_exit",)),
-        f"with --loss {config.loss}": (config.loss != "min_snr", ("max_snr",)),
+        f"with --loss {config.loss}": (config.loss == "simple", ("max_snr",)),
         f"with --prediction_type {config.prediction_type}": (
             config.prediction_type != "preconditioned",
             ("data_moments", "handover_snr"),

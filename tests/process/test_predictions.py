@@ -73,8 +73,10 @@ def test_min_snr_weights_are_those_of_diffusers(kind: str) -> None:
     output, target = torch.full((2, 3, 8, 8), 2.0), torch.zeros(2, 3, 8, 8)
     found = denoising_loss(PROCESS, output, target, t, kind).double()
     torch.testing.assert_close(found, 4 * expected, rtol=2e-3, atol=0)  # diffusers' tables cancel in float32
+    root = denoising_loss(PROCESS, output, target, t, kind, "sqrt_snr").double()
+    torch.testing.assert_close(root, 4 * expected / clamped.sqrt(), rtol=2e-3, atol=0)
     assert torch.equal(denoising_loss(PROCESS, output, target, t, kind, "simple"), torch.full((2,), 4.0))
-    with pytest.raises(ValueError, match="loss must be one of min_snr, simple, got 'l1'"):
+    with pytest.raises(ValueError, match="loss must be one of min_snr, sqrt_snr, simple, got 'l1'"):
         denoising_loss(PROCESS, output, target, t, kind, "l1")
 
 
