@@ -5,7 +5,10 @@ python benchmarks/learning.py --arms my_arms.yaml --data digits --minutes 0.5,1 
 
 An arm is a named set of settings of the training command, in a YAML file such as benchmarks/learning.yaml. Every arm is
 trained with every seed, and measured at every mark of --minutes, counted in minutes of training. Between two marks the
-runs take turns, so that whatever else the machine does slows all arms alike. Interrupted, the same command goes on;
+runs take turns, so that whatever else the machine does slows all arms alike. An arm with the key `time`, such as 0.65,
+gets that share of the minutes. An arm whose learning rate falls needs to know its number of steps: without max_steps a
+short pilot finds how many fit into the last mark, and earlier marks are then in the middle of its way. Interrupted, the
+same command goes on;
 when everything is done it prints the tables again. They are written to OUT/table.md, with OUT/plot.png and, for every
 measurement, numbers and a picture: OUT/ARM/seed_0/mark_5.json and .png.
 
@@ -22,6 +25,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -49,6 +53,12 @@ OURS = ("out", "seed", "max_minutes", "resume", "overwrite", "dry_run")
 
 SHARED = ("data", "res", "channels", "crop_preset", "background")
 """Settings that all arms must share, or their distances are to different images."""
+
+TIME = "time"
+"""The key of an arm that is not a setting of training: its share of the minutes."""
+
+PILOT = 0.05
+"""Share of the last mark."""
 
 QUIET: dict[str, Any] = {"sample_every": 0, "save_every": 10**9, "report_to": "none"}
 """Settings of training that an arm has unless it says otherwise: nothing but training costs time."""
@@ -123,7 +133,8 @@ def main() -> None:
             if note:
                 print(f"note: {note}", file=sys.stderr)
             claim(settings, arms)
-            runs = [Run(settings, name, seed, arms[name]) for seed in settings.seed_list for name in arms]
+            steps = pilots(settings, arms)
+            runs = [Run(settings, name, seed, arms[name] | steps[name]) for seed in settings.seed_list for name in arms]
             check_marks(runs, settings.marks)
             print(run_all(settings, runs))
 
@@ -142,6 +153,8 @@ def read_arms(settings: LearningBenchmark) -> dict[str, dict[str, Any]]:
         arm = copy.deepcopy(common | (own or {})) | ({"data": settings.data} if settings.data else {})
         if taken := [key for key in OURS if key in arm]:
             raise UsageError(f"{settings.arms}: {name} sets {taken[0]}, which the benchmark sets: leave it out.")
+        if not isinstance(arm.get(TIME, 1), (int, float)) or not 0 < arm.get(TIME, 1) <= 1:
+            raise UsageError(f"{settings.arms}: the {TIME} of {name} must be in (0, 1], got {arm[TIME]}.")
         arms[str(name)] = arm
         configs[str(name)] = parse_train_config(_flags(arm | {"out": settings.out}))
     first, one = next(iter(configs.items()))
@@ -153,8 +166,9 @@ def read_arms(settings: LearningBenchmark) -> dict[str, dict[str, Any]]:
 
 
 def _flags(settings: dict[str, Any]) -> list[str]:
-    """Settings as words of a command line."""
-    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
+    """Settings of training as words of a command line."""
+    words = [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in settings.items()]
+    return [f"--{key}={word}" for key, word in words if key != TIME]
 
 
 def claim(settings: LearningBenchmark, arms: dict[str, dict[str, Any]]) -> None:
@@ -184,6 +198,37 @@ def claim(settings: LearningBenchmark, arms: dict[str, dict[str, Any]]) -> None:
     write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
+def pilots(settings: LearningBenchmark, arms: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Name -> the number of steps that fit into the last mark, for arms that need one.
+
+    The pilots run as many at once as the runs do, and write OUT/ARM/pilot.json.
+    """
+    wanted = [
+        name
+        for name, arm in arms.items()
+        if arm.get("lr_scheduler", "constant") != "constant" and arm.get("max_steps") is None
+    ]
+    with ThreadPoolExecutor(settings.jobs) as pool:
+        found = pool.map(lambda name: pilot(settings, name, arms[name]), wanted)
+        steps = dict(zip(wanted, tqdm(found, desc="pilots", total=len(wanted), unit=" arms", disable=not wanted)))
+    return {name: {"max_steps": steps[name]} if name in steps else {} for name in arms}
+
+
+def pilot(settings: LearningBenchmark, name: str, arm: dict[str, Any]) -> int:
+    """How many steps an arm makes until the last mark."""
+    path = Path(settings.out) / name / "pilot.json"
+    minutes = settings.marks[-1] * arm.get(TIME, 1)
+    if not path.exists():
+        run = Run(settings, name, -1, arm)
+        flags = ["--config", str(run.write_settings()), "--max_minutes", f"{PILOT * minutes:.9f}", "--overwrite"]
+        run_command([str(TRAIN), *flags], run.folder / "log.txt", settings.threads)
+        state = newest_state(run.folder / "run")
+        assert state is not None  # a run that stops saves
+        write_text(path, json.dumps({"steps_per_minute": state.progress.step / (60 * state.progress.hours)}))
+        shutil.rmtree(run.folder)
+    return max(1, round(json.loads(path.read_text())["steps_per_minute"] * minutes))
+
+
 def _last_line(text: str) -> str:
     return (text.strip().splitlines() or ["it said nothing"])[-1].rpartition("error: ")[2]
 
@@ -196,16 +241,19 @@ class Run:
     settings : LearningBenchmark
     arm : str
     seed : int
+        -1 for the pilot.
     training : dict
-        Settings of training.
+        Settings of training, and `TIME`.
     """
 
     def __init__(self, settings: LearningBenchmark, arm: str, seed: int, training: dict[str, Any]) -> None:
         self.arm, self.seed = arm, seed
         self.folder = Path(settings.out) / arm / f"seed_{seed}"
         self._settings = settings
+        self._time = training.get(TIME, 1)
         self._training = {"cpu_threads": settings.threads} | QUIET | training
-        self._training |= {"out": str(self.folder / "run"), "seed": seed, "resume": True}
+        self._training |= {"out": str(self.folder / "run"), "seed": max(seed, 0), "resume": True}
+        self._training.pop(TIME, None)
 
     def write_settings(self) -> Path:
         """The YAML file with which anybody can continue the run."""
@@ -233,8 +281,8 @@ class Run:
         """0 also for a run that has made all its steps."""
         before = newest_state(self.folder / "run")
         if before is None:
-            return mark
-        left = mark - 60 * before.progress.hours
+            return mark * self._time
+        left = mark * self._time - 60 * before.progress.hours
         if -left > 0.5 + mark / 4:  # further than a slow last step explains
             raise UsageError(
                 f"{self.folder} was trained for {60 * before.progress.hours:.3g} minutes already, past the mark "

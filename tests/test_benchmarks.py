@@ -1,5 +1,6 @@
 """Every benchmark runs, on settings too small to mean anything."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from sklearn.datasets import load_digits
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +53,7 @@ ARMS = """
 common: {res: 16, block_out_channels: [32, 32], layers_per_block: 1, global_batch_size: 4, num_workers: 0}
 arms:
   two_levels: {levels: 2}
-  one_level: {levels: 1, lr_warmup_steps: 3}
+  one_level: {levels: 1, lr_warmup_steps: 3, lr_scheduler: cosine, time: 0.5}
 """
 
 
@@ -78,6 +80,11 @@ def test_learning_trains_and_measures_once(learning: Callable, tmp_path: Path) -
     assert "| arm | minutes | 16 x 16 | 8 x 8 | 8 x 8 -> 16 x 16 |" in done.stdout
     assert (tmp_path / "o" / "table.md").read_text() == done.stdout
     assert (tmp_path / "o" / "plot.png").is_file()
+
+    pilot = json.loads((tmp_path / "o/one_level/pilot.json").read_text())
+    steps = yaml.safe_load((tmp_path / "o/one_level/seed_0/settings.yaml").read_text())["max_steps"]
+    assert steps == max(1, round(pilot["steps_per_minute"] * 0.02))  # half of the last mark
+    assert not list((tmp_path / "o/two_levels").glob("pilot*"))
 
     def written() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in (tmp_path / "o").glob("*_level*/**/*") if path.is_file()}
@@ -109,6 +116,7 @@ def test_learning_trains_and_measures_once(learning: Callable, tmp_path: Path) -
         ("levels: 2", "level: 2", "Did you mean 'levels'?"),
         ("levels: 2", "levels: 9", "The arm two_levels cannot be trained: "),
         ("levels: 2", "levels: 2, seed: 3", "two_levels sets seed, which the benchmark sets: leave it out."),
+        ("time: 0.5", "time: 1.5", "the time of one_level must be in (0, 1], got 1.5"),
         ("levels: 2", "levels: 2, channels: 1", "two_levels and one_level have different channels"),
         ("two_levels", "../two", "'../two' is no name of an arm"),
     ],
