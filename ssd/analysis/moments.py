@@ -32,7 +32,7 @@ def data_moments(images: Iterable[torch.Tensor], process: ScaleSpaceProcess) -> 
     >>> halves = [sign * torch.tensor([1.0, 1.0, -1.0, -1.0]).repeat(4, 1)[None] for sign in (1, -1)]
     >>> found = data_moments(checkers + halves, process)
     >>> found.mean, [round(variance, 2) for variance in found.variances]
-    ((0.0,), [1.0, 0.28])
+    ((0.0,), [1.0, 0.26])
     """
     starts = process.resolution.level_starts
     count, sums, squares = 0, [torch.zeros(())] * len(starts), [torch.zeros(())] * len(starts)

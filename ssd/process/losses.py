@@ -91,11 +91,11 @@ def denoising_loss(
     if loss not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {loss!r}.")
     t = t.cpu()
+    snr = (process.image_scale(t) * process.signal(t) / process.sigma(t)).square()  # of the image
     scale = process.output_scale(prediction_type, t, t - 1)
     error = _mean_square(_error(output, target, scale, clipped))
     if loss == "simple":
         return error
-    snr = (process.image_scale(t) * process.signal(t) / process.sigma(t)).square()  # of the image
     weight = snr.clamp(max=max_snr)
     weight = weight if loss == "min_snr" else weight.sqrt()
     return like((weight * scale.square()).flatten(), error) * error
