@@ -133,10 +133,9 @@ def main() -> None:
             if note:
                 print(f"note: {note}", file=sys.stderr)
             claim(settings, arms)
+            check_marks(runs_of(settings, arms), settings.marks)
             steps = pilots(settings, arms)
-            runs = [Run(settings, name, seed, arms[name] | steps[name]) for seed in settings.seed_list for name in arms]
-            check_marks(runs, settings.marks)
-            print(run_all(settings, runs))
+            print(run_all(settings, runs_of(settings, {name: arm | steps[name] for name, arm in arms.items()})))
 
 
 def read_arms(settings: LearningBenchmark) -> dict[str, dict[str, Any]]:
@@ -290,6 +289,11 @@ class Run:
             )
         finished = before.progress.step >= before.settings["max_steps"]
         return 0.0 if finished or left < 1e-6 else left
+
+
+def runs_of(settings: LearningBenchmark, arms: dict[str, dict[str, Any]]) -> list[Run]:
+    """In the order in which they take turns."""
+    return [Run(settings, name, seed, arm) for seed in settings.seed_list for name, arm in arms.items()]
 
 
 def check_marks(runs: list[Run], marks: list[float]) -> None:
