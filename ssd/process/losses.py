@@ -72,7 +72,7 @@ def denoising_loss(
         (B, C, H, W).
     t : torch.Tensor
         (B,), values in 0..T-1; best on the CPU, where they cost no wait for the device.
-    prediction_type : {"sample", "epsilon", "v_prediction"}
+    prediction_type : {"sample", "epsilon", "v_prediction", "preconditioned"}
         As in `training_pair`.
     loss : {"min_snr", "sqrt_snr", "simple"}
         simple weights every image by 1. min_snr gives the error of the clean image the weight min(SNR, max_snr),

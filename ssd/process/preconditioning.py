@@ -134,7 +134,7 @@ def linear_error(
     return operator.spectral.covariance(variance).mean_variance()
 
 
-def input_scale(rho: float | torch.Tensor, a: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+def input_scale(rho: torch.Tensor, a: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """c_in = 1 / sqrt(a^2 rho + sigma^2), for images of variance rho at the size of x_t."""
     return (a.square() * rho + sigma.square()).rsqrt()
 

@@ -68,6 +68,11 @@ def conversion(kind: str, x_t: torch.Tensor, a: torch.Tensor, sigma: torch.Tenso
         The state, (B, C, H, W).
     a, sigma : torch.Tensor
         Shape () or (B, 1, 1, 1), in the dtype of x_t.
+
+    Raises
+    ------
+    ValueError
+        For another kind.
     """
     scale = output_scale(kind, a, sigma)
     if kind == "sample":
@@ -76,7 +81,8 @@ def conversion(kind: str, x_t: torch.Tensor, a: torch.Tensor, sigma: torch.Tenso
 
 
 def output_scale(kind: str, a: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """How far the clean image moves with the output: the scale of `conversion`."""
+    """How far the clean image moves with the output: the scale of `conversion`, with its last arguments."""
+    check_prediction_type(kind)
     return {"sample": torch.ones_like(a), "epsilon": -sigma / a, "v_prediction": -sigma}[kind]
 
 

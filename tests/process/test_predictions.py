@@ -32,6 +32,12 @@ def test_every_prediction_stands_for_one_clean_image(kind: str, angle: float) ->
     torch.testing.assert_close(conversion(kind, x_t, a, sigma).to_sample(found), x_0, atol=1e-10, rtol=0)
 
 
+def test_unknown_predictions_are_named() -> None:
+    x, t = images(8, 0), torch.tensor([3, 400])
+    with pytest.raises(ValueError, match="must be one of sample, epsilon, v_prediction, preconditioned, got 'eps'"):
+        training_pair(PROCESS, x, t, x, "eps")
+
+
 @given(kind=st.sampled_from(PREDICTION_TYPES), t=st.lists(st.integers(0, 999), min_size=2, max_size=2))
 @settings(max_examples=50, deadline=None)
 def test_conversions_of_one_level_are_mutually_inverse(kind: str, t: list[int]) -> None:
