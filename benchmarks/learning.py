@@ -7,9 +7,9 @@ An arm is a named set of settings of the training command, in a YAML file such a
 trained with every seed, and measured at every mark of --minutes, counted in minutes of training. Between two marks the
 runs take turns, so that whatever else the machine does slows all arms alike. An arm with the key `time`, such as 0.65,
 gets that share of the minutes. An arm whose learning rate falls needs to know its number of steps: without max_steps a
-short pilot finds how many fit into the last mark, and earlier marks are then in the middle of its way. Interrupted, the
-same command goes on;
-when everything is done it prints the tables again. They are written to OUT/table.md, with OUT/plot.png and, for every
+short pilot finds how many fit into the last mark, and earlier marks are then in the middle of its way. Interrupted
+(SIGTERM and Ctrl-C stop the runs too, which save), the same command goes on; when everything is done it prints the
+tables again. They are written to OUT/table.md, with OUT/plot.png and, for every
 measurement, numbers and a picture: OUT/ARM/seed_0/mark_5.json and .png.
 
 Rulers, all without downloads (the extra `features` has EfficientNet's weights): Frechet distances of 8 x 8 pixels and
@@ -28,12 +28,13 @@ import re
 import shutil
 import subprocess
 import sys
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from learning_processes import end_on_sigterm, last_line, run_command, workers
 from learning_report import Point, draw, report
 from learning_rulers import newest_state
 from measuring import read_settings
@@ -126,6 +127,7 @@ def _numbers(name: str, text: str, kind: type) -> list[Any]:
 
 
 def main() -> None:
+    end_on_sigterm()
     with exit_on_usage_error():
         settings = read_settings(LearningBenchmark, __doc__)
         arms = read_arms(settings)
@@ -174,6 +176,8 @@ def claim(settings: LearningBenchmark, arms: dict[str, dict[str, Any]]) -> None:
     """Make sure that OUT is new, or of the same arms and rulers; of a new one, that every arm can be trained."""
     path = Path(settings.out) / "arms.yaml"
     rulers = {"num": settings.num, "held_out": settings.held_out, "num_held_out": settings.num_held_out}
+    if any(needs_pilot(arm) for arm in arms.values()):
+        rulers["last_of_minutes"] = settings.marks[-1]  # learning rates have fallen to 0 by then
     content: dict[str, dict[str, Any]] = {"rulers": rulers, "arms": arms}
     if path.exists():
         before = read_yaml(path)
@@ -193,7 +197,7 @@ def claim(settings: LearningBenchmark, arms: dict[str, dict[str, Any]]) -> None:
         flags = _flags(QUIET | arm | {"out": str(Path(settings.out) / name / "check")})
         done = subprocess.run([sys.executable, str(TRAIN), *flags, "--dry_run"], capture_output=True, text=True)
         if done.returncode:
-            raise UsageError(f"The arm {name} cannot be trained: {_last_line(done.stderr)}")
+            raise UsageError(f"The arm {name} cannot be trained: {last_line(done.stderr)}")
     write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
@@ -202,15 +206,16 @@ def pilots(settings: LearningBenchmark, arms: dict[str, dict[str, Any]]) -> dict
 
     The pilots run as many at once as the runs do, and write OUT/ARM/pilot.json.
     """
-    wanted = [
-        name
-        for name, arm in arms.items()
-        if arm.get("lr_scheduler", "constant") != "constant" and arm.get("max_steps") is None
-    ]
-    with ThreadPoolExecutor(settings.jobs) as pool:
+    wanted = [name for name, arm in arms.items() if needs_pilot(arm)]
+    with workers(settings.jobs) as pool:
         found = pool.map(lambda name: pilot(settings, name, arms[name]), wanted)
         steps = dict(zip(wanted, tqdm(found, desc="pilots", total=len(wanted), unit=" arms", disable=not wanted)))
     return {name: {"max_steps": steps[name]} if name in steps else {} for name in arms}
+
+
+def needs_pilot(arm: dict[str, Any]) -> bool:
+    """Whether an arm's learning rate falls, over a number of steps that it does not say."""
+    return arm.get("lr_scheduler", "constant") != "constant" and arm.get("max_steps") is None
 
 
 def pilot(settings: LearningBenchmark, name: str, arm: dict[str, Any]) -> int:
@@ -226,10 +231,6 @@ def pilot(settings: LearningBenchmark, name: str, arm: dict[str, Any]) -> int:
         write_text(path, json.dumps({"steps_per_minute": state.progress.step / (60 * state.progress.hours)}))
         shutil.rmtree(run.folder)
     return max(1, round(json.loads(path.read_text())["steps_per_minute"] * minutes))
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1].rpartition("error: ")[2]
 
 
 class Run:
@@ -317,14 +318,11 @@ def run_all(settings: LearningBenchmark, runs: list[Run]) -> str:
     text = ""
     with tqdm(total=len(runs) * len(settings.marks), desc="learning", unit=" measurements") as bar:
         for mark in settings.marks:
-            with ThreadPoolExecutor(settings.jobs) as pool:
+            with workers(settings.jobs) as pool:
                 futures = [pool.submit(run.bring_to, mark) for run in runs]
                 for future in futures:
                     future.add_done_callback(lambda done: None if done.cancelled() else bar.update())
-                try:
-                    wait(futures, return_when=FIRST_EXCEPTION)
-                finally:  # what runs already ends its mark
-                    pool.shutdown(wait=False, cancel_futures=True)
+                wait(futures, return_when=FIRST_EXCEPTION)
             for future in futures:
                 if not future.cancelled():
                     future.result()
@@ -355,27 +353,6 @@ def measure(settings: LearningBenchmark, training: Path, out: Path, model: Path 
     flags |= {"held_out": settings.held_out} if settings.held_out else {}
     words = [f"--{key}={value}" for key, value in flags.items()]
     run_command([str(RULERS), *words], out.parent / "log.txt", settings.threads)
-
-
-def run_command(words: list[str], log: Path, threads: int) -> None:
-    """Run a script; all it says goes to a file.
-
-    Raises
-    ------
-    RunFailed
-        When it fails, with the last line of what it said.
-    """
-    seldom = {"TQDM_MININTERVAL": "60", "OMP_NUM_THREADS": str(threads)}
-    with log.open("a", encoding="utf-8") as said:
-        start = said.tell()
-        done = subprocess.run([sys.executable, *words], stdout=said, stderr=said, env=os.environ | seldom)
-    name = Path(words[0]).name
-    if done.returncode < 0:
-        raise RunFailed(f"{name} was killed (signal {-done.returncode}), see {log}: run the same command to continue.")
-    if done.returncode:
-        with log.open(encoding="utf-8", errors="replace") as said:
-            said.seek(start)
-            raise RunFailed(f"{name} failed, see {log}: {_last_line(said.read())}")
 
 
 if __name__ == "__main__":

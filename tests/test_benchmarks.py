@@ -1,8 +1,10 @@
 """Every benchmark runs, on settings too small to mean anything."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +40,7 @@ def test_benchmark(name: str) -> None:
     assert expected in done.stdout
 
 
-PARTS = {"measuring", "learning_report", "learning_rulers"}
+PARTS = {"measuring", "learning_processes", "learning_report", "learning_rulers"}
 """What is imported by others."""
 
 
@@ -58,14 +60,20 @@ arms:
 
 
 @pytest.fixture
-def learning(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Runs `learning.py` with two tiny arms on some digits."""
+def learning_command(tmp_path: Path) -> list[str]:
+    """`learning.py` with two tiny arms on some digits."""
     np.savez(tmp_path / "digits.npz", images=np.uint8(255 * load_digits().images[:90, ..., None].repeat(3, -1) / 16))
     (tmp_path / "arms.yaml").write_text(ARMS)
     command = [sys.executable, str(ROOT / "benchmarks" / "learning.py")]
     command += ["--arms", str(tmp_path / "arms.yaml"), "--data", f"npz:{tmp_path}/digits.npz", "--out", f"{tmp_path}/o"]
     command += ["--minutes", "0.02,0.04", "--seeds", "0", "--num", "16", "--num_held_out", "4"]
-    return lambda *more: subprocess.run([*command, *more], capture_output=True, text=True)
+    return command
+
+
+@pytest.fixture
+def learning(learning_command: list[str]) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs it with further flags."""
+    return lambda *more: subprocess.run([*learning_command, *more], capture_output=True, text=True)
 
 
 @pytest.mark.slow
@@ -101,12 +109,28 @@ def test_learning_trains_and_measures_once(learning: Callable, tmp_path: Path) -
 
     for flags, message in (
         (["--num", "8"], "is of other arms or rulers (num changed, see"),
-        (["--minutes", "0.03"], "--minutes 0.03: "),
+        (["--minutes", "0.03,0.04"], "--minutes 0.03: "),
+        (["--minutes", "0.02,0.04,0.1"], "is of other arms or rulers (last_of_minutes changed, see"),
     ):
         refused = learning(*flags)
         assert refused.returncode == 2
         assert message in refused.stderr
         assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_learning_that_is_ended_ends_its_runs(learning_command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "arms.yaml").write_text(ARMS.replace("time: 0.5", "time: 0.5, max_steps: 100000"))
+    command = [*learning_command, "--minutes", "30"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    log = tmp_path / "o" / "two_levels" / "seed_0" / "log.txt"
+    while "loss=" not in (log.read_text() if log.exists() else ""):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.2)
+    process.terminate()
+    process.communicate(timeout=60)  # not after 30 minutes
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Stopped by SIGTERM" in log.read_text()
 
 
 @pytest.mark.slow

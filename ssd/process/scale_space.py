@@ -224,6 +224,8 @@ class ScaleSpaceProcess(DiffusionProcess):
 
     def _mean_like(self, x: torch.Tensor) -> torch.Tensor:
         """m, (C, 1, 1)."""
+        if len(self._moments.mean) != x.shape[-3]:
+            raise ValueError(f"The data_moments are of {len(self._moments.mean)} channels, got {x.shape[-3]}.")
         return like(torch.tensor(self._moments.mean, dtype=torch.float64).view(-1, 1, 1), x)
 
     def posterior(

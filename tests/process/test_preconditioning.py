@@ -149,3 +149,8 @@ def test_images_that_teach_nothing() -> None:
 def test_wrong_moments(given, message) -> None:
     with pytest.raises(ValueError, match=message):
         scheduler(data_moments=given)
+
+
+def test_images_of_other_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match="of 3 channels, got 1"):
+        scheduler().process.network_input("preconditioned", torch.zeros(1, 1, 16, 16), torch.tensor([10]))

@@ -74,7 +74,13 @@ def test_other_processes_have_no_linear_estimate(tmp_path) -> None:
     done.assert_one_line_error("--prediction_type preconditioned is for --process scale_space, got corrective_noise")
 
 
-def test_moments_of_the_command_line_must_fit(tmp_path) -> None:
-    moments = '{"mean": [0.0, 0.0, 0.0], "variances": [0.1]}'
+@pytest.mark.parametrize(
+    ("moments", "message"),
+    [
+        ('{"mean": [0.0, 0.0, 0.0], "variances": [0.1]}', "one variance for each of the 2 levels, got 1"),
+        ('{"mean": [0.0], "variances": [0.1, 0.1]}', "the mean of 1 channels, but images have --channels 3"),
+    ],
+)
+def test_moments_of_the_command_line_must_fit(tmp_path, moments, message) -> None:
     done = run_script(TRAIN, *FLAGS, "--data_moments", moments, "--out", tmp_path / "x")
-    done.assert_one_line_error("one variance for each of the 2 levels, got 1")
+    done.assert_one_line_error(message)
