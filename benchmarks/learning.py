@@ -9,8 +9,8 @@ runs take turns, so that whatever else the machine does slows all arms alike. An
 gets that share of the minutes. An arm whose learning rate falls needs to know its number of steps: without max_steps a
 short pilot finds how many fit into the last mark, and earlier marks are then in the middle of its way. Interrupted
 (SIGTERM and Ctrl-C stop the runs too, which save), the same command goes on; when everything is done it prints the
-tables again. They are written to OUT/table.md, with OUT/plot.png and, for every
-measurement, numbers and a picture: OUT/ARM/seed_0/mark_5.json and .png.
+tables again. They are written to OUT/table.md, with OUT/plot.png and, for every measurement, numbers and a picture:
+OUT/ARM/seed_0/mark_5.json and .png.
 
 Rulers, all without downloads (the extra `features` has EfficientNet's weights): Frechet distances of 8 x 8 pixels and
 of EfficientNet-Lite0, the latter with a bootstrap interval over the generated images (B = 100), sliced Wasserstein

@@ -223,9 +223,18 @@ class ScaleSpaceProcess(DiffusionProcess):
         return x_t - like(self.signal(t) * self.image_scale(t), x_t) * self._mean_like(x_t)
 
     def _mean_like(self, x: torch.Tensor) -> torch.Tensor:
-        """m, (C, 1, 1)."""
+        """m, (C, 1, 1), for images (.., C, h, w).
+
+        Raises
+        ------
+        ValueError
+            For images of another number of channels.
+        """
         if len(self._moments.mean) != x.shape[-3]:
-            raise ValueError(f"The data_moments are of {len(self._moments.mean)} channels, got {x.shape[-3]}.")
+            raise ValueError(
+                f"The data_moments are of {len(self._moments.mean)} channels, got images of {x.shape[-3]}: "
+                "ssd.analysis.moments.data_moments measures those of your images."
+            )
         return like(torch.tensor(self._moments.mean, dtype=torch.float64).view(-1, 1, 1), x)
 
     def posterior(

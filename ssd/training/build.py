@@ -150,7 +150,7 @@ def check_combinations(config: TrainConfig) -> None:
     if config.process != "scale_space" and config.variance_type != "fixed_small":
         raise UsageError(f"--variance_type {config.variance_type} is for --process scale_space with one level.")
     mean = (config.data_moments or {}).get("mean")
-    if isinstance(mean, list) and len(mean) != config.channels:
+    if mean is not None and len(mean) != config.channels:
         raise UsageError(
             f"--data_moments has the mean of {len(mean)} channels, but images have --channels {config.channels}: leave "
             "it out to measure it."

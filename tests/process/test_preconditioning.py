@@ -152,5 +152,5 @@ def test_wrong_moments(given, message) -> None:
 
 
 def test_images_of_other_channels_are_refused() -> None:
-    with pytest.raises(ValueError, match="of 3 channels, got 1"):
+    with pytest.raises(ValueError, match="of 3 channels, got images of 1: "):
         scheduler().process.network_input("preconditioned", torch.zeros(1, 1, 16, 16), torch.tensor([10]))
