@@ -19,9 +19,10 @@ from torch import nn
 
 from .class_names import NamedClasses, checked_names
 from .loading import aligned
+from .patches import check_patches, folding_conv, unfolding_conv
 from .resizing import asked_sizes, resize
 from .routing import DECODER_EXITS, Route, Size, plan_route, stage_sizes
-from .stages import NORM_EPS, BlockSettings, DecoderStage, EncoderStage, MiddleStage, zero_init
+from .stages import NORM_EPS, BlockSettings, DecoderStage, EncoderStage, MiddleStage
 
 
 class FlexiUNet2DModel(NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
@@ -50,6 +51,9 @@ class FlexiUNet2DModel(NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
         The dropout inside residual blocks, in [0, 1).
     num_class_embeds : int, optional
         The number of class embeddings, for class-conditional models. The last one means "no class".
+    patch_size : int
+        p: the stages see images folded into patches of p x p pixels, see `patches`. p divides the sides of all stages,
+        and p^2 the width of the finest. 1, as published: no patches.
     decoder_exit : {"early", "full"}
         Whether the exit stage leaves its last residual block out (as published) or runs it; see `routing`.
     time_embed_channels : int, optional
@@ -89,6 +93,7 @@ class FlexiUNet2DModel(NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
         decoder_exit: str = "early",
         time_embed_channels: int | None = None,
         id2label: dict[int, str] | None = None,
+        patch_size: int = 1,
     ) -> None:
         super().__init__()
         if id2label is not None:
@@ -101,6 +106,7 @@ class FlexiUNet2DModel(NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
         self.stage_sizes = stage_sizes(sample_size, num_stages)
         has_attention = [min(size) in tuple(attention_resolutions) for size in self.stage_sizes]
         _check_architecture(widths, layers, has_attention, num_attention_heads, norm_num_groups, decoder_exit)
+        check_patches(patch_size, base, self.stage_sizes[-1])
         self._layers = layers
 
         time_channels = time_embed_channels or base
@@ -110,7 +116,7 @@ class FlexiUNet2DModel(NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
         self.time_embedding = TimestepEmbedding(time_channels, time_embed_dim)
         self.class_embedding = nn.Embedding(num_class_embeds, time_embed_dim) if num_class_embeds else None
 
-        self.conv_in = nn.Conv2d(in_channels, base, kernel_size=3, padding=1)
+        self.conv_in = folding_conv(in_channels, base, patch_size)
         entry_widths = [base, *widths[:-1]]  # width of the feature that enters each stage
         self.entry_adapters = _entry_adapters(base, entry_widths)
         self.exit_adapters = _exit_adapters(base, widths)
@@ -122,8 +128,7 @@ class FlexiUNet2DModel(NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
 
         self.conv_norm_out = nn.GroupNorm(norm_num_groups, base, eps=NORM_EPS)
         self.conv_act = nn.SiLU()
-        self.conv_out = nn.Conv2d(base, out_channels, kernel_size=3, padding=1)
-        zero_init(self.conv_out)
+        self.conv_out = unfolding_conv(base, out_channels, patch_size)
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:

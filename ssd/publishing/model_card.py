@@ -147,6 +147,8 @@ def _network(unet: Any) -> dict[str, str]:
         where = ", ".join(map(_size_text, attention)) or "no stage"
         facts["Attention"] = f"{config.num_attention_heads} heads, in the middle and at {where}"
         facts["Decoder exit"] = config.decoder_exit
+        if config.patch_size > 1:
+            facts["Patches"] = f"{config.patch_size} x {config.patch_size} pixels"
     return facts
 
 

@@ -119,6 +119,7 @@ def build_unet(config: TrainConfig, class_names: Sequence[str] | None = None) ->
         norm_num_groups=config.norm_num_groups,
         dropout=config.dropout,
         decoder_exit=config.decoder_exit,
+        patch_size=config.patch_size,
         num_class_embeds=num_class_embeds,
         id2label=id2label,
         time_embed_channels=BASE_CHANNELS if config.block_out_channels is None else None,

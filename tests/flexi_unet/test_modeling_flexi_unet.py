@@ -28,10 +28,10 @@ def in_float64(unet: FlexiUNet2DModel, x: torch.Tensor, timestep, output: int | 
     return copy.deepcopy(unet).double()(x.double(), timestep, output_size=output).sample
 
 
-@pytest.mark.parametrize("decoder_exit", ["early", "full"])
+@pytest.mark.parametrize("changes", [{"decoder_exit": "early"}, {"decoder_exit": "full"}, {"patch_size": 2}])
 @pytest.mark.parametrize(("size", "output"), [(16, 16), (8, 16), (8, 8), (4, 16), (4, 8), (4, 4)])
-def test_every_route_has_the_output_size(size: int, output: int, decoder_exit: str) -> None:
-    unet = small_unet(decoder_exit=decoder_exit)
+def test_every_route_has_the_output_size(size: int, output: int, changes: dict) -> None:
+    unet = small_unet(**changes)
     result = unet(torch.randn(2, 3, size, size), torch.tensor([3, 7]), output_size=output)
     assert result.sample.shape == (2, 3, output, output)
     assert isinstance(unet(torch.randn(1, 3, size, size), 3, output_size=output, return_dict=False), tuple)
@@ -57,9 +57,9 @@ def test_a_resolution_uses_only_its_own_part() -> None:
     assert not any("adapters" in name for name in fine)
 
 
-@pytest.mark.parametrize("decoder_exit", ["early", "full"])
-def test_no_parameter_is_dead(decoder_exit: str) -> None:
-    unet = small_unet(decoder_exit=decoder_exit)
+@pytest.mark.parametrize("changes", [{"decoder_exit": "early"}, {"decoder_exit": "full"}, {"patch_size": 2}])
+def test_no_parameter_is_dead(changes: dict) -> None:
+    unet = small_unet(**changes)
     routes = [(4, 4), (4, 8), (8, 8), (8, 16), (16, 16)]
     used = set().union(*(used_parameters(unet, size, output) for size, output in routes))
     assert used == {name for name, _ in unet.named_parameters()}
@@ -195,6 +195,9 @@ def test_gradient_checkpointing_changes_nothing() -> None:
         ({"block_out_channels": (32, -64, 64)}, "must be positive widths"),
         ({"norm_num_groups": 0}, "must be at least 1, got 4 and 0"),
         ({"decoder_exit": "late"}, "one of early, full, got 'late'"),
+        ({"patch_size": 0}, "patch_size must be at least 1, got 0"),
+        ({"patch_size": 3}, r"divisible by patch_size\^2 = 9, got 32"),
+        ({"block_out_channels": (64, 64, 64), "patch_size": 8}, "4 x 4 pixels, which patch_size=8 does not divide"),
         ({"num_attention_heads": 5}, "divisible by num_attention_heads=5, got 64"),
     ],
 )
