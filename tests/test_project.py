@@ -18,7 +18,7 @@ from .conftest import ROOT
 
 CODE = sorted(path for room in ("ssd", "flexi_unet", "train", "sample") for path in (ROOT / room).glob("**/*.py"))
 LONGEST_FUNCTION, LONGEST_FILE = 60, 400
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = sorted([*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs" / "ours").glob("*.yaml")])
 MATHEMATICS = sorted(path for room in ("operators", "process") for path in (ROOT / "ssd" / room).glob("*.py"))
 NOT_IN_MATHEMATICS = ("logging", "os", "pathlib", "accelerate", "torch.distributed")
 
@@ -81,7 +81,7 @@ def test_functions_and_files_are_short(path: Path) -> None:
             assert lines <= LONGEST_FUNCTION, node.name
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=[path.name for path in CONFIGS])
+@pytest.mark.parametrize("path", CONFIGS, ids=[f"{path.parent.name}/{path.name}" for path in CONFIGS])
 def test_every_config_builds(path: Path) -> None:
     config = parse_train_config(["--config", str(path)])
     with torch.device("meta"):
