@@ -1,4 +1,4 @@
-"""One training step: against diffusers' UNet2DModel, per route, in bfloat16, and with gradient checkpointing.
+"""One training step: against diffusers' UNet2DModel, per route, in bfloat16, by prediction, and with checkpointing.
 
 python benchmarks/train_step.py
 python benchmarks/train_step.py --base 16 --batch_size 2 --pairs 3
@@ -23,7 +23,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from flexi_unet import FlexiUNet2DModel
 from flexi_unet.flops import count_gflops
+from ssd import SSDScheduler
 from ssd.commands.errors import exit_on_usage_error
+from ssd.process.losses import denoising_loss, training_pair
 
 MEMORY_BATCH = 16
 """Large enough for activations to outweigh gradients, as in real training."""
@@ -64,6 +66,7 @@ def measure(settings: TrainStepBenchmark) -> list[Row]:
         against_unet2d(unet, settings),
         *coarse_routes(unet, settings),
         bfloat16(unet, settings),
+        preconditioned(unet, settings),
         *checkpointing(settings),
     ]
 
@@ -120,6 +123,35 @@ def bfloat16(unet: FlexiUNet2DModel, settings: TrainStepBenchmark) -> Row:
     amx = DEVICE == "cuda" or torch.cpu._is_amx_tile_supported()
     note = f"{slow:.2f} s, {fast:.2f} s" + ("" if amx else "; this CPU has no AMX, the target does not apply")
     return Row("training step, bfloat16 autocast: throughput", "float32", ratio, ">= 1.8" if amx else "", note)
+
+
+def preconditioned(unet: FlexiUNet2DModel, settings: TrainStepBenchmark) -> Row:
+    """A step of the preconditioned prediction / of the clean image: states, targets, network, loss, gradients."""
+    ratio, slow, fast = paired(
+        loss_step(unet, settings, "preconditioned"), loss_step(unet, settings, "sample"), 5 * settings.pairs
+    )
+    what = "training step with its states, targets and loss, preconditioned prediction: seconds"
+    return Row(what, "of the clean image", ratio, "<= 1.03", f"{slow:.2f} s, {fast:.2f} s")
+
+
+def loss_step(unet: FlexiUNet2DModel, settings: TrainStepBenchmark, prediction_type: str) -> Callable[[], None]:
+    """What training does with a batch of the finest level, but for the optimizer."""
+    scheduler = SSDScheduler(
+        sample_size=settings.res,
+        num_levels=3,
+        prediction_type=prediction_type,
+        data_moments={"mean": [0.0] * 3, "variances": [0.3] * 3},
+    )
+    process, t = scheduler.process, torch.full((settings.batch_size,), 100)
+    x_0, noise = (torch.randn(settings.batch_size, 3, settings.res, settings.res, device=DEVICE) for _ in range(2))
+
+    def run() -> None:
+        unet.zero_grad(set_to_none=True)
+        x_t, target = training_pair(process, x_0, t, noise, prediction_type)
+        output = unet(x_t, t.to(DEVICE), output_size=target.shape[-2:]).sample
+        denoising_loss(process, output, target, t, prediction_type).mean().backward()
+
+    return run
 
 
 def checkpointing(settings: TrainStepBenchmark) -> list[Row]:
