@@ -28,7 +28,7 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/python -m pip install -e ".[dev,docs,hub,wds,features]"
 	@touch $@
 
-demo: install  ## train on handwritten digits, sample and evaluate (about 5 minutes on two CPU cores with AVX-512)
+demo: install  ## train on handwritten digits, sample and evaluate (about 4 minutes on two CPU cores with AVX-512)
 	@printf '%s\n' 'The three commands of this demo, the same for your own data:' '' '  $(DEMO_TRAIN)' '  $(DEMO_SAMPLE)' '  $(DEMO_EVAL)' ''
 	$(DEMO_TRAIN)
 	$(DEMO_SAMPLE)
