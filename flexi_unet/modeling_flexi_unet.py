@@ -44,7 +44,8 @@ class FlexiUNet2DModel(NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
         Residual blocks of an encoder stage (a decoder stage has one more): one number, or one per stage, fine
         to coarse.
     attention_resolutions : sequence of int
-        Stages whose shorter side is in this list have attention; the middle always has.
+        Stages whose shorter side is in this list have attention; the middle always has. Sides are those of the images,
+        before patches fold them.
     num_attention_heads, norm_num_groups : int
         Heads of every attention, and groups of every group norm.
     dropout : float

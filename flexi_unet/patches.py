@@ -28,7 +28,7 @@ def unfolding_conv(width: int, channels: int, patch_size: int) -> nn.Module:
     zero_init(last)
     if patch_size == 1:
         return last
-    first, middle = (nn.Conv2d(channels, channels, kernel_size=3, padding=1) for channels in (width, thin))
+    first, middle = (nn.Conv2d(own, own, kernel_size=3, padding=1) for own in (width, thin))
     return nn.Sequential(first, nn.PixelShuffle(patch_size), nn.SiLU(), middle, nn.SiLU(), last)
 
 
@@ -41,12 +41,16 @@ def check_patches(patch_size: int, width: int, coarsest: Size) -> None:
     >>> check_patches(2, 30, (8, 8))
     Traceback (most recent call last):
         ...
-    ValueError: The finest width must be divisible by patch_size^2 = 4, got 30.
+    ValueError: The finest width must be divisible by patch_size^2 = 4, got 30: the nearest that works is 32.
     """
     if patch_size < 1:
         raise ValueError(f"patch_size must be at least 1, got {patch_size}.")
     if width % patch_size**2:
-        raise ValueError(f"The finest width must be divisible by patch_size^2 = {patch_size**2}, got {width}.")
+        nearest = patch_size**2 * max(1, round(width / patch_size**2))
+        raise ValueError(
+            f"The finest width must be divisible by patch_size^2 = {patch_size**2}, got {width}: the nearest that "
+            f"works is {nearest}."
+        )
     if any(side % patch_size for side in coarsest):
         raise ValueError(
             f"The coarsest stage is {coarsest[0]} x {coarsest[1]} pixels, which patch_size={patch_size} does not "

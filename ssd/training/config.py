@@ -94,7 +94,7 @@ class TrainConfig:
     layers_per_block : int or list of int
         Residual blocks per stage: one number for all, or one per stage, fine to coarse.
     attention_resolutions : list of int
-        Stages of these sizes have attention.
+        Stages of images of these sizes have attention; with patches their features are smaller.
     num_attention_heads : int
         The number of heads of every attention.
     norm_num_groups : int
@@ -102,8 +102,8 @@ class TrainConfig:
     dropout : float
         The dropout inside residual blocks, in [0, 1).
     patch_size : int
-        The network sees images folded into patches of this side, p: p^2 times fewer places, for p^2 as many channels
-        at less cost. 1: as published.
+        The network's stages see images folded into patches of this side, p: p^2 times less arithmetic at the same
+        widths. p^2 divides the finest width, and p the sides of the coarsest stage. 1: as published.
     decoder_exit : str
         Whether the exit stage leaves out its last block (early, as published) or runs it (full).
     global_batch_size : int, optional
