@@ -9,8 +9,8 @@ from typing import Any
 
 from learning_rulers import MAIN
 
+from ssd.commands.drawing import pyplot
 from ssd.commands.files import whole_file
-from ssd.paper.drawing import pyplot
 
 REAL = "real images"
 

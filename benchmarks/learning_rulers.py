@@ -21,10 +21,10 @@ from torch.utils.data import Dataset, Subset
 
 from ssd import SSDPipeline, SSDScheduler
 from ssd.analysis.moments import data_moments
-from ssd.analysis.switches import NUM_IMAGES, some_images
 from ssd.commands.errors import UsageError, exit_on_usage_error
 from ssd.commands.files import whole_file, write_json
 from ssd.data.dataset import ImageDataset
+from ssd.data.some_images import NUM_IMAGES, some_images
 from ssd.evaluation.denoising import Denoiser
 from ssd.evaluation.distances.bootstrap import bootstrap_interval
 from ssd.evaluation.features.extractors import load_extractor

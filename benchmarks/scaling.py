@@ -15,6 +15,7 @@ from measuring import DEVICE, random_weights, read_settings, seconds
 from flexi_unet import FlexiUNet2DModel
 from flexi_unet.flops import count_gflops
 from ssd import SSDPipeline, SSDScheduler
+from ssd.commands.drawing import pyplot
 from ssd.commands.errors import exit_on_usage_error
 
 MULTIPLES = {32: (1, 2, 4), 64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}
@@ -81,12 +82,7 @@ def table(rows: list[tuple[int, int, float, float]]) -> str:
 
 def draw(rows: list[tuple[int, int, float, float]], path: Path) -> None:
     """Seconds against GFLOPs, one line per resolution, and the line of constant throughput."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(5.5, 4), layout="constrained")
+    figure, axis = pyplot().subplots(figsize=(5.5, 4), layout="constrained")
     for res in MULTIPLES:
         points = [(gflops, time) for r, _, gflops, time in rows if r == res]
         axis.plot(*zip(*points), marker="o", label=f"{res} pixels")

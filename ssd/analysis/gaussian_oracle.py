@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tqdm.auto import tqdm
 
+from ..commands.drawing import pyplot, save_figure
 from ..commands.errors import UsageError, exit_on_usage_error
-from ..commands.files import whole_file
 from ..commands.output_paths import check_output_file
 from ..commands.parser import CommandParser
 from ..operators.sizes import Size
@@ -151,13 +151,10 @@ def format_table(results: Sequence[OracleResult]) -> str:
 
 def plot_results(results: Sequence[OracleResult], path: Path) -> None:
     """Distance against steps and against cost, a row per eta; writes a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     etas = list(dict.fromkeys(result.eta for result in results))
-    figure = Figure(figsize=(9.5, 0.8 + 3.4 * len(etas)), layout="constrained")
-    FigureCanvasAgg(figure)
-    rows = figure.subplots(len(etas), 2, sharey=True, squeeze=False)
+    figure, rows = pyplot().subplots(
+        len(etas), 2, sharey=True, squeeze=False, figsize=(9.5, 0.8 + 3.4 * len(etas)), layout="constrained"
+    )
     for (steps, cost), eta in zip(rows, etas):
         of_eta = [result for result in results if result.eta == eta]
         _draw_panel(steps, of_eta, "num_steps")
@@ -168,8 +165,7 @@ def plot_results(results: Sequence[OracleResult], path: Path) -> None:
     rows[-1, 0].set(xlabel="steps")
     rows[-1, 1].set(xlabel="cost, in steps at full resolution")
     rows[0, 1].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    save_figure(figure, path)
 
 
 def _draw_panel(panel: Axes, results: Sequence[OracleResult], across: str) -> None:
@@ -198,10 +194,7 @@ def _require(name: str, values: Sequence[float], low: int, high: int) -> None:
 
 def _check_plot(path: str) -> None:
     """Find out before the work whether the plot can be drawn and written."""
-    try:
-        import matplotlib  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise UsageError("--plot needs matplotlib, which is not installed: pip install matplotlib.") from error
+    pyplot()
     check_output_file(path, "--plot", ".png")
 
 

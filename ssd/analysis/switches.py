@@ -10,9 +10,8 @@ cost of a network's step beside those of convex_decay(0.5) and equal. `train_ssd
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Literal
 
 import torch
@@ -23,14 +22,13 @@ from ..commands.parser import CommandParser
 from ..data import ImageStream, open_dataset
 from ..data.dataset import ImageDataset
 from ..data.sizes import parse_size
+from ..data.some_images import NUM_IMAGES, some_images
 from ..operators.linear import LinearOperator
 from ..operators.resize import resize_operator
 from ..process.noise import NoiseSchedule, make_betas
 from ..process.resolution import ResolutionSchedule, pyramid
 from ..process.switches import mean_cost, switches_of_variance
-from ..seeding import numpy_generator
 
-NUM_IMAGES = 2000
 CURVES = (("convex_decay", 0.5), ("equal", 1.0))
 
 
@@ -123,16 +121,6 @@ def detail_variance(images: Iterable[torch.Tensor], downsample: LinearOperator) 
         count, total, squares = count + 1, total + detail, squares + float(detail.square().sum())
     spread = squares / count - float((total / count).square().sum())  # E |r|^2 - |E r|^2 for r = (I - P) x
     return DetailVariance(max(0.0, spread) / (len(total) * dimensions), count)
-
-
-def some_images(dataset: ImageDataset | ImageStream, num: int, seed: int) -> Iterator[torch.Tensor]:
-    """At most `num` different images (C, H, W), a function of the data and the seed; of a stream the first ones."""
-    if isinstance(dataset, ImageStream):
-        yield from (torch.as_tensor(item["image"]) for item in islice(dataset, num))
-        return
-    chosen = numpy_generator(seed, "switches").permutation(len(dataset))[:num]
-    for index in sorted(chosen.tolist()):
-        yield torch.as_tensor(dataset[index]["image"])
 
 
 def measure(

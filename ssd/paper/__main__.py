@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import shlex
 
+from ..commands.drawing import pyplot
 from ..commands.errors import exit_on_usage_error
 from ..commands.parser import CommandParser
 from .comparison import ComparisonConfig, compare, train_flags
-from .drawing import pyplot
 from .figures import FiguresConfig, draw_figures
 from .showing import table, write_results
 from .tables import TablesConfig, show_tables

@@ -15,7 +15,7 @@ from ..analysis.gaussian_data import power_law_covariance
 from ..analysis.gaussian_oracle import oracle_process
 from ..analysis.information import continuous_resolution, image_information, state_information, sufficient_resolution
 from ..analysis.reverse_chain import Sampler, reverse_chain_covariance
-from ..commands.files import whole_file
+from ..commands.drawing import pyplot, save_figure
 from ..commands.output_paths import check_output_folder
 from ..operators.kernels import dct_matrix
 from ..process.noise import NoiseSchedule, make_betas
@@ -23,7 +23,6 @@ from ..process.resolution import ResolutionSchedule, pyramid
 from ..process.scale_space import ScaleSpaceProcess
 from ..process.spacing import linspace_timesteps
 from .cost import average_gflops, paper_network
-from .drawing import pyplot
 
 SCHEDULES = (
     ("equal", 1.0),
@@ -72,8 +71,7 @@ def draw_figures(config: FiguresConfig) -> None:
     with tqdm(figures.items(), desc="figures", unit=" figures") as bar:
         for name, figure in bar:
             bar.set_postfix_str(name)
-            with whole_file(out / f"{name}.png") as temporary:
-                figure().savefig(temporary, dpi=120, format="png")
+            save_figure(figure(), out / f"{name}.png")
             bar.write(f"wrote {out / name}.png")
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..commands.drawing import pyplot
 from ..commands.files import whole_file, write_text
 from .comparison import ROW, ComparisonConfig
-from .drawing import pyplot
 
 COLUMNS = {
     "frechet_pixels": "Frechet, pixels",

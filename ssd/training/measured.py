@@ -11,9 +11,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..analysis.moments import data_moments
-from ..analysis.switches import NUM_IMAGES, measure, some_images
+from ..analysis.switches import measure
 from ..data import ImageStream
 from ..data.dataset import ImageDataset
+from ..data.some_images import NUM_IMAGES, some_images
 from ..operators.resize import resize_operator
 from ..process.scale_space import ScaleSpaceProcess
 from ..process.switches import switches_of_variance

@@ -11,8 +11,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..commands.drawing import pyplot, save_figure
 from ..commands.errors import UsageError, exit_on_usage_error
-from ..commands.files import whole_file
 from ..commands.output_paths import check_output_file
 from ..commands.parser import CommandParser
 
@@ -72,15 +72,10 @@ def read_losses(run: Path, smooth: int = 1) -> dict[str, tuple[list[float], list
 
 def draw(curves: dict[str, dict[str, tuple[list[float], list[float]]]], out: Path) -> None:
     """One panel per column, one line per run, logarithmic losses."""
-    try:
-        import matplotlib
-
-        matplotlib.use("agg")
-        import matplotlib.pyplot as plt
-    except ImportError:
-        raise UsageError("Plots need matplotlib: pip install matplotlib.") from None
     columns = list(dict.fromkeys(column for run in curves.values() for column in run))
-    figure, axes = plt.subplots(1, len(columns), figsize=(4 * len(columns), 3.2), squeeze=False, layout="constrained")
+    figure, axes = pyplot().subplots(
+        1, len(columns), figsize=(4 * len(columns), 3.2), squeeze=False, layout="constrained"
+    )
     for axis, column in zip(axes[0], columns):
         for run, lines in curves.items():
             if column in lines:
@@ -88,9 +83,7 @@ def draw(curves: dict[str, dict[str, tuple[list[float], list[float]]]], out: Pat
         axis.set(title=column.replace("loss_", "loss at "), xlabel="step", yscale="log")
         axis.grid(alpha=0.3)
     axes[0][0].legend(fontsize="small")
-    with whole_file(out) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    save_figure(figure, out)
 
 
 if __name__ == "__main__":

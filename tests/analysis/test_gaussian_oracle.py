@@ -177,7 +177,7 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, arguments, message):
 
 def test_missing_matplotlib_is_named(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    _check_usage_error(capsys, ["--plot", "oracle.png"], "needs matplotlib")
+    _check_usage_error(capsys, ["--plot", "oracle.png"], "need matplotlib")
 
 
 def _check_usage_error(capsys, arguments, message):

@@ -10,8 +10,9 @@ import torch
 
 from ssd.analysis import switches
 from ssd.analysis.gaussian_data import power_law_covariance
-from ssd.analysis.switches import detail_variance, some_images
+from ssd.analysis.switches import detail_variance
 from ssd.data import open_dataset
+from ssd.data.some_images import some_images
 from ssd.operators.resize import resize_operator
 from ssd.process import NoiseSchedule, ResolutionSchedule, make_betas, pyramid
 from ssd.process.switches import switches_of_variance

@@ -94,7 +94,7 @@ def test_a_missing_matplotlib_is_told_before_the_work(command: list[str], tmp_pa
     with pytest.raises(SystemExit) as stopped:
         main([*command, "--out", str(tmp_path)])
     assert stopped.value.code == 2
-    assert "Figures need matplotlib, which is not installed: pip install matplotlib." in capsys.readouterr().err
+    assert "Pictures need matplotlib, which is not installed: pip install matplotlib." in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
