@@ -13,6 +13,7 @@ from .readers.celeba import CelebA
 from .readers.digits import Digits
 from .readers.folder import ImageFolder
 from .readers.hub import HubImages, HubStream
+from .readers.image_classes import CAlphaImages, Discs, Sines
 from .readers.imagenet import ImageNet
 from .readers.npz import NpzImages
 from .readers.wds import WebDatasetImages
@@ -31,6 +32,9 @@ DATA_SPECS: dict[str, Callable[[DataRequest], ImageDataset | ImageStream]] = {
     "hub-stream:NAME[:CONFIG]": HubStream,
     "wds:PATTERN": WebDatasetImages,
     "prepared:DIR": PreparedImages,
+    "calpha:ALPHA": CAlphaImages,
+    "discs": Discs,
+    "sines": Sines,
 }
 """How a data set is written -> what opens it. A new kind is a class in `ssd/data/readers/` and a line here."""
 
@@ -61,7 +65,7 @@ def open_dataset(
         Crop and resize, one of `ssd.data.transforms.PRESETS`.
     split : str
         Part of the data, for data that have parts: "train", "valid", "test" or "all" of CelebA, "train" or "val" of
-        ImageNet, any split of a data set of the Hub.
+        ImageNet, "train" or "test" of the image classes, any split of a data set of the Hub.
     skip_bad_images : bool
         Replace an unreadable image by the next readable one (a stream drops it) and list it in `bad_images`, instead
         of raising.
