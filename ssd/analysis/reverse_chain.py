@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from ..evaluation.distances.frechet import frechet_distance
-from ..operators.cosine_bands import band_means, cosine_bands
-from ..operators.kernels import dct_matrix
+from ..operators.sizes import Size
 from ..process.scale_space import ScaleSpaceProcess
 from ..process.solver import earlier_timesteps, extrapolate
 from .gaussian_data import posterior_mean_matrix, residual_covariance
+from .missing_variance import missing_covariance
 
 RESIDUALS = ("none", "null", "row", "change", "within", "all")
 
@@ -39,8 +39,8 @@ class Sampler:
     residual : {"none", "null", "row", "change", "within", "all"}
         Where the prediction gets noise with the covariance of what the network does not know: nowhere; at level
         changes in the null space of D, in its row space, or in both; within levels; everywhere, which samples exactly.
-    num_bands : int, optional
-        That covariance by one number per band of cosine frequencies, as a calibration has it. Default: as it is.
+    model : callable, optional
+        Covariance (n, n) and size -> a simpler one, of `covariance_models`, in its place. Default: as it is.
     covariance : {"exact", "isotropic"}
         Of every step, as in `ScaleSpaceProcess.posterior`.
     """
@@ -48,7 +48,7 @@ class Sampler:
     eta: float = 1.0
     solver_order: int = 1
     residual: str = "none"
-    num_bands: int | None = None
+    model: Callable[[torch.Tensor, Size], torch.Tensor] | None = None
     covariance: str = "exact"
 
     def __post_init__(self) -> None:
@@ -159,12 +159,7 @@ class _Chain:
     def _residual_noise(self, s: int, t: int) -> torch.Tensor | float:
         """The covariance that noise on the prediction adds to x_s."""
         residual = self._residual(s, t)
-        if residual is None:
-            return 0.0
-        basis = self._images(torch.eye(len(residual), dtype=torch.float64), s)
-        nothing = torch.zeros(len(residual), 1, *self.process.size(t), dtype=torch.float64)
-        effect = self.process.posterior(basis, nothing, s, t, self.sampler.eta).mean.flatten(1)
-        return effect.T @ residual @ effect
+        return 0.0 if residual is None else missing_covariance(self.process, residual, s, t, self.sampler.eta)
 
     def _residual(self, s: int, t: int) -> torch.Tensor | None:
         """The covariance of the noise on the prediction."""
@@ -172,8 +167,8 @@ class _Chain:
         if kind == "none" or ((kind == "within") == changes and kind != "all"):
             return None
         residual = residual_covariance(self.process, self.data_covariance, s, t)
-        if self.sampler.num_bands is not None:
-            residual = banded(residual, self.process.size(s), self.sampler.num_bands)
+        if self.sampler.model is not None:
+            residual = self.sampler.model(residual, self.process.size(s))
         if kind in ("null", "row"):
             rows = self.process.operator(s, t).spectral.covariance(lambda lam: (lam > 0).double()).to_dense()
             chosen = rows if kind == "row" else torch.eye(len(rows), dtype=torch.float64) - rows
@@ -182,12 +177,3 @@ class _Chain:
 
     def _images(self, rows: torch.Tensor, t: int) -> torch.Tensor:
         return rows.reshape(-1, 1, *self.process.size(t))
-
-
-def banded(covariance: torch.Tensor, size: tuple[int, int], num_bands: int) -> torch.Tensor:
-    """A covariance of images of `size` by the mean variance of every band of cosine frequencies."""
-    basis = torch.kron(dct_matrix(size[0]), dct_matrix(size[1]))  # a row per frequency
-    variances = (basis @ covariance * basis).sum(dim=1).view(size)
-    bands = cosine_bands(size, num_bands)
-    means = band_means(variances, bands, num_bands)
-    return basis.T @ (means[bands].view(-1, 1) * basis)

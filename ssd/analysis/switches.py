@@ -12,66 +12,38 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from tqdm.auto import tqdm
 
 from ..commands.errors import UsageError, exit_on_usage_error
 from ..commands.parser import CommandParser
-from ..data import ImageStream, open_dataset
+from ..data import ImageStream
 from ..data.dataset import ImageDataset
-from ..data.sizes import parse_size
-from ..data.some_images import NUM_IMAGES, some_images
+from ..data.some_images import some_images
 from ..operators.linear import LinearOperator
-from ..operators.resize import resize_operator
 from ..process.noise import NoiseSchedule, make_betas
-from ..process.resolution import ResolutionSchedule, pyramid
+from ..process.resolution import ResolutionSchedule
 from ..process.switches import mean_cost, switches_of_variance
+from .measured_images import MeasuredImages
 
 CURVES = (("convex_decay", 0.5), ("equal", 1.0))
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwitchesConfig:
-    """Settings of the measurement. The noise is the paper's: linear betas, 1000 timesteps.
+class SwitchesConfig(MeasuredImages):
+    """Settings of the measurement.
 
     Parameters
     ----------
-    data : str
-        The data set, as for training: digits, folder:PATH and so on.
-    res : int or list of int
-        The full resolution in pixels: one side, or [height, width].
-    levels : int
-        The number of resolutions, each half of the one before, at least 2.
     theta : float
         The signal-to-noise ratio that the finest details may have when they are dropped. Less keeps them longer.
-    num : int
-        The number of images to look at, drawn by the seed; of a stream the first ones.
-    seed : int
-        The seed of the choice.
-    channels : int
-        3 for colour, 1 for grey.
-    crop_preset : str
-        How pictures are cropped and resized.
-    downsample_kernel : str
-        How images shrink from level to level.
     """
 
-    data: str
-    res: int | list[int]
-    levels: int
     theta: float = 0.01
-    num: int = NUM_IMAGES
-    seed: int = 0
-    channels: int = 3
-    crop_preset: str = "adm"
-    downsample_kernel: Literal["bilinear", "area", "bicubic", "lanczos3", "dct"] = "bilinear"
 
     def __post_init__(self) -> None:
-        for name, low in (("levels", 2), ("num", 2), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise UsageError(f"--{name} must be at least {low}, got {getattr(self, name)}.")
+        super().__post_init__()
         if not self.theta > 0:
             raise UsageError(f"--theta must be positive, got {self.theta}.")
 
@@ -134,7 +106,7 @@ def measure(
 
 def compare(config: SwitchesConfig, variance: float) -> list[tuple[str, ResolutionSchedule]]:
     """The schedule of the data and those that know nothing of them, by name."""
-    noise, sizes = NoiseSchedule.from_betas(make_betas()), pyramid(parse_size(config.res), config.levels)
+    noise, sizes = NoiseSchedule.from_betas(make_betas()), config.sizes
     switches = switches_of_variance(noise, variance, config.levels, config.theta)
     schedules = [(f"data, theta {config.theta:g}", ResolutionSchedule.from_switches(sizes, len(noise.snr), switches))]
     for name, gamma in CURVES:
@@ -156,10 +128,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser = CommandParser(prog="python -m ssd.analysis.switches", description=__doc__)
         parser.add_class_arguments(SwitchesConfig)
         config = SwitchesConfig(**parser.parse_args(arguments).as_dict())
-        full, smaller, *_ = pyramid(parse_size(config.res), config.levels)
-        dataset = open_dataset(config.data, full, config.crop_preset, channels=config.channels)
+        downsample, dataset = config.steps[0], config.open()
     with exit_on_usage_error():
-        found = measure(dataset, resize_operator(full, smaller, config.downsample_kernel), config.num, config.seed)
+        found = detail_variance(config.images(dataset), downsample)
     with exit_on_usage_error(ValueError):
         schedules = compare(config, found.variance)
     counted = f"{found.num_images} of {dataset.count}" if dataset.count else str(found.num_images)

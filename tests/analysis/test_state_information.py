@@ -7,7 +7,7 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from ssd.analysis.information import (
+from ssd.analysis.state_information import (
     continuous_resolution,
     image_information,
     state_information,

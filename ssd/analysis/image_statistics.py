@@ -1,0 +1,153 @@
+"""What the information of noisy images depends on: their covariance, their spectrum at every level, their brightness.
+
+Shape letters: C channels; H W the full resolution, D = H W; h w the size of a level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from ..operators.cosine_filter import cosine_basis
+from ..operators.linear import IdentityOperator, LinearOperator
+
+LARGEST_COVARIANCE = 64 * 64
+"""Pixels of an image whose covariance is kept, of 128 MiB; of larger images only the spectra."""
+
+NUM_BRIGHTNESSES = 1 << 14
+"""Bins of the histogram of |x_0|, of width 6e-5."""
+
+
+@dataclass(frozen=True)
+class ImageStatistics:
+    """Second moments of images about their mean image, averaged over channels: of one channel, in all of float64.
+
+    Attributes
+    ----------
+    count : int
+        The number of images.
+    operators : tuple of LinearOperator
+        D_l, from the full resolution to every level, finest (the identity) first.
+    spectra : tuple of torch.Tensor
+        Per level the variance P_k of every orthonormal cosine coefficient of D_l x_0, (h, w).
+    covariance : torch.Tensor or None
+        C, (D, D); None above `LARGEST_COVARIANCE` pixels.
+    brightness : torch.Tensor
+        The share of values |x_0| in equal bins of [0, 1], (`NUM_BRIGHTNESSES`,).
+    """
+
+    count: int
+    operators: tuple[LinearOperator, ...]
+    spectra: tuple[torch.Tensor, ...]
+    covariance: torch.Tensor | None
+    brightness: torch.Tensor
+
+    @cached_property
+    def level_covariances(self) -> tuple[torch.Tensor, ...]:
+        """D_l C D_l^T of every level; a ValueError where C was not kept."""
+        if self.covariance is None:
+            raise ValueError(f"The covariance of images of more than {LARGEST_COVARIANCE} pixels is not kept.")
+        size, full = self.operators[0].in_size, self.covariance
+        half = [operator.forward(full.view(-1, *size)).flatten(1) for operator in self.operators]  # C D_l^T
+        return tuple(
+            operator.forward(rows.T.reshape(-1, *size)).flatten(1).T for operator, rows in zip(self.operators, half)
+        )
+
+
+def image_statistics(images: Iterable[torch.Tensor], steps: Sequence[LinearOperator]) -> ImageStatistics:
+    """Measure images, one after the other.
+
+    Parameters
+    ----------
+    images : iterable of torch.Tensor
+        (C, H, W) each, in [-1, 1]; at least two.
+    steps : sequence of LinearOperator
+        From every level to the next coarser one; at least one.
+
+    Raises
+    ------
+    ValueError
+        When there are fewer than two images, or all are the same.
+
+    Examples
+    --------
+    >>> from ssd.operators.resize import resize_operator
+    >>> noise = torch.randn(2000, 1, 4, 4, generator=torch.Generator().manual_seed(0)) / 4
+    >>> found = image_statistics(noise, [resize_operator((4, 4), (2, 2))])
+    >>> [round(float(spectrum.mean()), 3) for spectrum in found.spectra], found.covariance.shape
+    ([0.063, 0.014], torch.Size([16, 16]))
+    """
+    operators: list[LinearOperator] = [IdentityOperator(steps[0].in_size)]
+    for step in steps:
+        operators.append(step.compose(operators[-1]))
+    bases = [cosine_basis(operator.out_size) for operator in operators]
+    sums = [_Moments() for _ in operators]
+    brightness = torch.zeros(NUM_BRIGHTNESSES, dtype=torch.float64)
+    outer = _Outer() if math.prod(steps[0].in_size) <= LARGEST_COVARIANCE else None
+    for image in images:
+        pixels = image.to(torch.float64)
+        for level, operator, basis in zip(sums, operators, bases):
+            level.add(basis.apply_transposed(operator.forward(pixels)))
+        if outer is not None:
+            outer.add(pixels.flatten(1))
+        brightness += torch.histc(pixels.abs().clamp(max=1), NUM_BRIGHTNESSES, 0, 1)
+    if sums[0].count < 2 or not float(sums[0].variance().sum()) > 0:
+        raise ValueError(f"Two different images are needed to measure how they vary, got {sums[0].count} image(s).")
+    return ImageStatistics(
+        sums[0].count,
+        tuple(operators),
+        tuple(level.variance() for level in sums),
+        None if outer is None else outer.covariance(),
+        brightness / brightness.sum(),
+    )
+
+
+class _Moments:
+    """Mean and variance of every number of (C, h, w), averaged over channels."""
+
+    def __init__(self) -> None:
+        self.count, self._sum, self._squares = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, values: torch.Tensor) -> None:
+        self.count, self._sum, self._squares = self.count + 1, self._sum + values, self._squares + values.square()
+
+    def variance(self) -> torch.Tensor:
+        """(h, w)."""
+        count = max(self.count, 1)
+        variance = self._squares / count - (self._sum / count).square()
+        return variance.clamp(min=0).mean(dim=0) if variance.ndim else variance
+
+
+class _Outer:
+    """The covariance of vectors (C, D), averaged over channels; products of many at once."""
+
+    BATCH = 256
+
+    def __init__(self) -> None:
+        self._waiting: list[torch.Tensor] = []
+        self._products: torch.Tensor | float = 0.0
+        self._sum: torch.Tensor | float = 0.0
+        self._count = 0
+
+    def add(self, vectors: torch.Tensor) -> None:
+        self._waiting.append(vectors)
+        if len(self._waiting) == self.BATCH:
+            self._multiply()
+
+    def covariance(self) -> torch.Tensor:
+        """(D, D)."""
+        self._multiply()
+        mean = torch.as_tensor(self._sum) / self._count
+        return torch.as_tensor(self._products) / (self._count * len(mean)) - mean.T @ mean / len(mean)
+
+    def _multiply(self) -> None:
+        if self._waiting:
+            stacked = torch.stack(self._waiting)
+            rows = stacked.flatten(0, 1)
+            self._products = self._products + rows.T @ rows
+            self._sum, self._count = self._sum + stacked.sum(dim=0), self._count + len(stacked)
+            self._waiting = []
