@@ -112,7 +112,7 @@ def rescale(image: np.ndarray, low: float, high: float) -> np.ndarray:
 def c_alpha_image(
     contour: np.ndarray,
     backgrounds: np.ndarray,
-    levels: Sequence[float],
+    levels: Sequence[float] | np.ndarray,
     alpha: float,
     beta: float | None = None,
     blur: int = 2,
@@ -129,7 +129,7 @@ def c_alpha_image(
         (W,), uniform in [0, 1).
     backgrounds : np.ndarray
         (2, H, W), uniform in [0, 1).
-    levels : sequence of float
+    levels : sequence or array of float
         Three numbers, uniform in [0, 1): a coin that chooses the ranges, v1, v2.
     alpha : float
         The regularity of the contour, positive.
