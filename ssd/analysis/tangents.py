@@ -3,8 +3,8 @@
 Let x(theta) be images with p parameters, and y = x + sigma z. While sigma is small against the curvature, the
 posterior of x given y is Gaussian in the tangent space at x, with covariance sigma^2 Q Q^T, Q (D, p) an orthonormal
 basis of it. So the Jacobian of the best denoiser, J = Cov[x|y] / sigma^2 (Miyasawa 1961), has p eigenvalues 1, whose
-eigenvectors span the tangent space, the others are 0, and the squared error is p sigma^2. See arXiv:2310.02557, section
-3.2; discs have p = 5, sines 2, the rescaled copies of one image 1.
+eigenvectors span the tangent space, the others are 0, and the squared error is p sigma^2 (arXiv:2310.02557). Discs have
+p = 5, sines 2, the rescaled copies of one image 1.
 
 Images are tensors of any shape, flattened to D pixels.
 """
@@ -65,9 +65,10 @@ class LocalPosterior:
     mean : torch.Tensor
         E[x|y] in the shape of the images: the best denoiser's answer.
     eigenvalues : torch.Tensor
-        (min(num, D),), those of the best denoiser's Jacobian Cov[x|y] / sigma^2, descending.
+        (num,), those of the best denoiser's Jacobian Cov[x|y] / sigma^2, descending; the others of the D are 0. Their
+        sum is its expected squared error over sigma^2.
     vectors : torch.Tensor
-        (D, min(num, D)), its eigenvectors.
+        (D, p), the eigenvectors of the first p.
     effective_count : float
         1 / sum of squared weights: how many equally likely images would be as informative.
     """
@@ -111,7 +112,9 @@ def local_posterior(
     log_weights = white.square().sum(1) / 2 - (images - y).square().sum(1) / (2 * sigma**2)
     weights = log_weights.softmax(0)
     mean = weights @ images
-    _, singular_values, vectors = torch.linalg.svd((images - mean) * weights.sqrt()[:, None], full_matrices=False)
+    deviations = (images - mean) * weights.sqrt()[:, None] / sigma  # of them J is the Gram matrix, D x D
+    eigenvalues, left = torch.linalg.eigh(deviations @ deviations.T)  # the same without zeros, num x num
+    vectors = deviations.T @ left.flip(1)[:, : len(parameters)]
     return LocalPosterior(
-        mean.view_as(x), (singular_values / sigma).square(), vectors.T, 1 / float(weights.square().sum())
+        mean.view_as(x), eigenvalues.flip(0), vectors / vectors.norm(dim=0), 1 / float(weights.square().sum())
     )

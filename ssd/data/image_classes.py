@@ -2,8 +2,8 @@
 
 C^alpha images have a smooth edge between two smooth backgrounds, both of regularity alpha. Discs are a manifold of
 five dimensions, sines a cone of two, the rescaled copies of one image a ray, and shuffled pixels keep the geometry of
-any class but not its neighbourhoods. Source: Kadkhodaie, Guth, Simoncelli and Mallat, arXiv:2310.02557, section 3 and
-appendices, but for the differences that the functions name.
+any class but not its neighbourhoods. Source: Kadkhodaie, Guth, Simoncelli and Mallat, arXiv:2310.02557, but for the
+differences that the functions name.
 
 Values are in [0, 1], in float64. H W are height and width, D = H W. The functions `.._image` are deterministic; where
 their numbers come from is `c_alpha_numbers`, `disc_parameters` and `sine_parameters`, functions of (seed, index) alone.
