@@ -11,7 +11,7 @@
 | level_loss | the change loses at most 0.05 bits per coarse pixel |
 | missing_variance | m(t) <= 0.1: what the step at the change lacks (`missing_variance`) |
 
-All but the last look at what states hold; the last at what a sampler of first order can do with it. Ours, but the first.
+All but the last look at what states hold; the last at what a sampler of first order makes of it. Ours, but the first.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Evidence:
     information: LevelInformation
     kernel: str = "bilinear"
     _missing: dict[tuple[int, int], MissingVariance] = field(default_factory=dict)
+    _processes: dict[int, ScaleSpaceProcess] = field(default_factory=dict)
 
     def spectrum_outside(self, level: int) -> torch.Tensor:
         """P_k of the full image outside of the band of a level."""
@@ -65,14 +66,19 @@ class Evidence:
             statistics = self.information.statistics
             if statistics.covariance is None or len(statistics.covariance) > LARGEST_MISSING:
                 raise ValueError(f"m(t) is computed up to {LARGEST_MISSING} pixels.")
-            sizes = [operator.out_size for operator in statistics.operators][: level + 1]
-            # The operators of a change do not depend on where the earlier ones are.
-            switches = [*range(1, level), t]
-            resolution = ResolutionSchedule.from_switches(sizes, self.noise.num_timesteps, switches)
-            process = ScaleSpaceProcess(self.noise, resolution, self.kernel)
+            # The operators of a change do not depend on where the others are.
+            process = self._process(level).with_switches([*range(1, level), t])
             residual = residual_covariance(process, statistics.covariance, t - 1, t)
             self._missing[level, t] = missing_variance(process, residual, t)
         return self._missing[level, t]
+
+    def _process(self, level: int) -> ScaleSpaceProcess:
+        """A process down to a level."""
+        if level not in self._processes:
+            sizes = [operator.out_size for operator in self.information.statistics.operators][: level + 1]
+            resolution = ResolutionSchedule.from_curve(sizes, self.noise.num_timesteps)
+            self._processes[level] = ScaleSpaceProcess(self.noise, resolution, self.kernel)
+        return self._processes[level]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,143 @@
+"""What noisy states know of a data set, what level changes lose, and where levels could change by it.
+
+    python -m ssd.analysis.information --data digits --res 16 --levels 4 --channels 1 --out runs/information
+    python -m ssd.analysis.information --data folder:/data/faces --res 32 --levels 3 --rule band_snr --threshold 0.5
+    python -m ssd.analysis.information --data digits --res 16 --levels 3 --channels 1 --model runs/digits
+
+Prints for every rule (`ssd.analysis.switch_rules`) the first timestep of every coarser level, the cost of the schedule
+that follows, and how far two samplers end from Gaussian images of the data's covariance with a perfect network:
+ancestral in 50 steps, and of second order in 20. The last line is what training takes. --out writes information.json
+and information.png, with the curves; --model adds what a network knows beyond the best linear denoiser, by the I-MMSE
+identity. Ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..commands.drawing import pyplot, save_figure
+from ..commands.errors import UsageError, exit_on_usage_error
+from ..commands.files import write_json
+from ..commands.output_paths import check_output_folder
+from ..commands.parser import CommandParser
+from ..evaluation.denoising import Denoiser
+from ..evaluation.given_images import GivenImages, NumberedImages
+from ..process.noise import NoiseSchedule, make_betas
+from ..publishing.saving import load_pipeline
+from .gaussian_information import LevelInformation
+from .image_statistics import image_statistics
+from .information_curves import curves, draw
+from .measured_images import MeasuredImages
+from .measured_information import NetworkInformation, check_levels, network_information
+from .rule_table import RuleRow, format_table, rule_table
+from .switch_rules import RULES, Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class InformationConfig(MeasuredImages):
+    """Settings of the study.
+
+    Parameters
+    ----------
+    rule : str
+        The rule whose switches are printed for training: info, info_brightness, band_snr, dimension, band_bits,
+        half_bits, level_loss or missing_variance.
+    threshold : float, optional
+        Its threshold. The default is the rule's own.
+    model : str, optional
+        The folder of a pipeline, with the same full resolution, to be measured on the same images.
+    num_denoised : int
+        The number of images that the model is measured on, at least 2.
+    out : str, optional
+        A folder for information.json and information.png. Without it the table alone is printed.
+    """
+
+    rule: str = "missing_variance"
+    threshold: float | None = None
+    model: str | None = None
+    num_denoised: int = 256
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rule not in RULES:
+            raise UsageError(f"--rule must be one of {', '.join(RULES)}, got {self.rule}.")
+        if self.threshold is not None and not self.threshold > 0:
+            raise UsageError(f"--threshold must be positive, got {self.threshold}.")
+        if self.num_denoised < 2:
+            raise UsageError(f"--num_denoised must be at least 2, got {self.num_denoised}.")
+
+
+def open_network(config: InformationConfig) -> tuple[Denoiser, NumberedImages]:
+    """The model, and the images as it takes them."""
+    given = GivenImages(
+        model=str(config.model),
+        data=config.data,
+        crop_preset=config.crop_preset,
+        num=config.num_denoised,
+        seed=config.seed,
+    )
+    pipeline = load_pipeline(given.model)
+    denoiser = Denoiser(pipeline)
+    check_levels(denoiser, config.sizes, config.downsample_kernel)
+    return denoiser, given.open(pipeline)
+
+
+def study(config: InformationConfig, evidence: Evidence, network: list[NetworkInformation]) -> list[RuleRow]:
+    """The table, and the files."""
+    rows = rule_table(evidence, {config.rule: config.threshold})
+    if config.out:
+        out, plotted = Path(config.out), curves(evidence)
+        content = {"images": evidence.information.statistics.count, "data": config.data}
+        content |= {"exact_covariance": evidence.information.exact, "curves": plotted}
+        content |= {"rules": [vars(row) for row in rows], "network": [level.numbers() for level in network]}
+        write_json(out / "information.json", content)
+        save_figure(draw(plotted, rows, network), out / "information.png")
+    return rows
+
+
+def show(config: InformationConfig, evidence: Evidence, rows: list[RuleRow], network: list[NetworkInformation]) -> None:
+    """Print it."""
+    information = evidence.information
+    bits = ", ".join(
+        f"{height} x {width} px {information.image_bits(level):.0f}"
+        for level, (height, width) in enumerate(config.sizes)
+    )
+    print(f"{information.statistics.count} images; bits per channel at 8 bits a pixel, if Gaussian: {bits}")  # noqa: T201
+    if not information.exact:
+        print("Images of this size have their cosine spectrum in place of their covariance.")  # noqa: T201
+    print(format_table(rows))  # noqa: T201
+    for level in network:
+        print(level.sentence())  # noqa: T201
+    chosen = next(row for row in rows if row.rule == config.rule)
+    if chosen.switches is None:
+        print(f"By {config.rule} some level has no timestep: there is no schedule of {config.levels} levels.")  # noqa: T201
+    else:
+        print(f"for training: --switches '{chosen.switches}'")  # noqa: T201
+    if config.out:
+        for name in ("information.json", "information.png"):
+            print(f"wrote {Path(config.out) / name}")  # noqa: T201
+
+
+def main(arguments: list[str] | None = None) -> None:
+    with exit_on_usage_error(ValueError, OSError):
+        parser = CommandParser(prog="python -m ssd.analysis.information", description=__doc__)
+        parser.add_class_arguments(InformationConfig)
+        config = InformationConfig(**parser.parse_args(arguments).as_dict())
+        if config.out:
+            check_output_folder(config.out, "--out")
+            pyplot()
+        steps, dataset = config.steps, config.open()
+        network = open_network(config) if config.model else None
+    with exit_on_usage_error():
+        statistics = image_statistics(config.images(dataset), steps)
+        evidence = Evidence(
+            NoiseSchedule.from_betas(make_betas()), LevelInformation(statistics, tuple(steps)), config.downsample_kernel
+        )
+        measured = network_information(*network, evidence.information, config.seed) if network else []
+        show(config, evidence, study(config, evidence, measured), measured)
+
+
+if __name__ == "__main__":
+    main()
