@@ -21,15 +21,13 @@ from ..commands.errors import UsageError, exit_on_usage_error
 from ..commands.files import write_json
 from ..commands.output_paths import check_output_folder
 from ..commands.parser import CommandParser
-from ..evaluation.denoising import Denoiser
-from ..evaluation.given_images import GivenImages, NumberedImages
 from ..process.noise import NoiseSchedule, make_betas
-from ..publishing.saving import load_pipeline
 from .gaussian_information import LevelInformation
 from .image_statistics import image_statistics
 from .information_curves import curves, draw
+from .measured_errors import open_model
 from .measured_images import MeasuredImages
-from .measured_information import NetworkInformation, check_levels, network_information
+from .measured_information import NetworkInformation, network_information
 from .rule_table import RuleRow, format_table, rule_table
 from .switch_rules import RULES, Evidence
 
@@ -67,21 +65,6 @@ class InformationConfig(MeasuredImages):
             raise UsageError(f"--threshold must be positive, got {self.threshold}.")
         if self.num_denoised < 2:
             raise UsageError(f"--num_denoised must be at least 2, got {self.num_denoised}.")
-
-
-def open_network(config: InformationConfig) -> tuple[Denoiser, NumberedImages]:
-    """The model, and the images as it takes them."""
-    given = GivenImages(
-        model=str(config.model),
-        data=config.data,
-        crop_preset=config.crop_preset,
-        num=config.num_denoised,
-        seed=config.seed,
-    )
-    pipeline = load_pipeline(given.model)
-    denoiser = Denoiser(pipeline)
-    check_levels(denoiser, config.sizes, config.downsample_kernel)
-    return denoiser, given.open(pipeline)
 
 
 def study(config: InformationConfig, evidence: Evidence, network: list[NetworkInformation]) -> list[RuleRow]:
@@ -129,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
             check_output_folder(config.out, "--out")
             pyplot()
         steps, dataset = config.steps, config.open()
-        network = open_network(config) if config.model else None
+        network = open_model(config.model, config.num_denoised, config) if config.model else None
     with exit_on_usage_error():
         statistics = image_statistics(config.images(dataset), steps)
         evidence = Evidence(

@@ -9,14 +9,12 @@ Ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from ..commands.errors import UsageError
 from ..evaluation.calibrate import timesteps_of
 from ..evaluation.denoising import Denoiser
 from ..evaluation.given_images import NumberedImages
@@ -66,22 +64,6 @@ class NetworkInformation:
             f"{height} x {width}, t = {self.timesteps[0]} to {self.timesteps[-1]}: the network's error is "
             f"{float(ratio.min()):.2f} to {float(ratio.max()):.2f} of Wiener's; at most {gained:.1f} bits are gained, "
             f"{gaussian:.1f} if Gaussian"
-        )
-
-
-def check_levels(denoiser: Denoiser, sizes: Sequence[Size], kernel: str) -> None:
-    """Raise a `UsageError` unless a model has these levels, and no blur."""
-    own, config = list(denoiser.process.resolution.resolutions), denoiser.scheduler.config
-    if own != list(sizes):
-        written = [list(size) for size in own]
-        raise UsageError(
-            f"The model's levels are {written}, those of --res and --levels {[list(size) for size in sizes]}: "
-            f"give --res '{written[0]}' --levels {len(own)}, which works where each is half of the one before."
-        )
-    if config.downsample_kernel != kernel or config.blur_sigma_max or config.level_gain != 1:
-        raise UsageError(
-            f"The model shrinks images by {config.downsample_kernel} with blur_sigma_max={config.blur_sigma_max} and "
-            f"level_gain={config.level_gain}: this needs --downsample_kernel of the model, no blur and level_gain 1."
         )
 
 

@@ -22,7 +22,7 @@ from ..operators.sizes import Size
 from ..process.scale_space import ScaleSpaceProcess
 from ..process.solver import earlier_timesteps, extrapolate
 from .gaussian_data import posterior_mean_matrix, residual_covariance
-from .missing_variance import missing_covariance
+from .missing_covariance import missing_covariance
 
 RESIDUALS = ("none", "null", "row", "change", "within", "all")
 

@@ -9,7 +9,7 @@
 | band_bits | at most 20 % of the bits lie outside of the coarse band |
 | half_bits | level l holds at least half of the bits of level l - 1 |
 | level_loss | the change loses at most 0.05 bits per coarse pixel |
-| missing_variance | m(t) <= 0.1: what the step at the change lacks (`missing_variance`) |
+| missing_variance | m(t) <= 0.1: what the step at the change lacks (`ssd.analysis.missing_covariance`) |
 
 All but the last look at what states hold; the last at what a sampler of first order makes of it. Ours, but the first.
 """
@@ -27,7 +27,7 @@ from ..process.resolution import ResolutionSchedule
 from ..process.scale_space import ScaleSpaceProcess
 from .gaussian_data import residual_covariance
 from .gaussian_information import LevelInformation, effective_dimension, information_bits
-from .missing_variance import MissingVariance, missing_variance
+from .missing_covariance import MissingVariance, missing_variance
 from .state_information import brightness_information, state_information
 
 LARGEST_MISSING = 32 * 32
