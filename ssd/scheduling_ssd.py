@@ -90,9 +90,10 @@ class SSDScheduler(ProcessScheduler):
     timestep_spacing : {"linspace", "logsnr"}
         How `set_timesteps(N)` chooses: evenly in t, or evenly in what the state knows of its image
         (`ssd.process.spacing`), which second order needs.
-    residual_covariance : {"none", "null_space", "all"}
+    residual_covariance : {"none", "null_space", "change", "all"}
         Where the prediction gets noise of the spread that a mean lacks, by the calibration: nowhere; in the new details
-        at level changes, which fits second order; everywhere, which fits first order with eta = 1.
+        at level changes, which fits second order; in all directions at level changes; everywhere, which fits first
+        order with eta = 1.
     calibration : dict, optional
         What `ssd.evaluation.calibrate` measured of the network, `ssd.process.residuals.ResidualTable.to_config`.
     switches : sequence of int, optional

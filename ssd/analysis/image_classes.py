@@ -2,11 +2,13 @@
 
     python -m ssd.analysis.image_classes --out runs/image_classes
     python -m ssd.analysis.image_classes --out runs/image_classes --alphas '[1, 2, 3, 5]' --res 64 --num 8
+    python -m ssd.analysis.image_classes --out runs/image_classes --denoiser runs/denoiser --fit_window '[24, 42]'
 
 Writes image_classes.png, a row of images per class; psnr_slopes.png, how the error falls with the noise for C^alpha
 images, without a network; and image_classes.json with the slopes, and with the dimensions that the best denoiser finds
-in discs, sines and the rescaled copies of one image. The formulas are in `ssd.data.image_classes`,
-`ssd.analysis.psnr_slopes` and `ssd.analysis.tangents`.
+in discs, sines and the rescaled copies of one image. With --denoiser, the folder of a denoiser that
+`python -m ssd.analysis.denoisers` trained on one of the classes, also trained_slope.png, the same slope of a network.
+The formulas are in `ssd.data.image_classes`, `ssd.analysis.psnr_slopes` and `ssd.analysis.tangents`.
 """
 
 from __future__ import annotations
@@ -38,8 +40,10 @@ from ..data.image_classes import (
 from ..seeding import torch_generator
 from .psnr_slopes import expected_slope, fit_slope, oracle_curve
 from .tangents import ImageOf, local_posterior, principal_angles, tangent_basis
+from .trained_slope import TrainedSlope, draw_trained_slope, open_trained, trained_slope
 
-FILES = ("image_classes.png", "psnr_slopes.png", "image_classes.json")
+FILES = ("image_classes.png", "psnr_slopes.png", "image_classes.json", "trained_slope.png")
+"""The last only with --denoiser."""
 
 INPUT_PSNR = tuple(float(psnr) for psnr in range(0, 81, 2))
 WINDOW = (40.0, 80.0)
@@ -56,7 +60,7 @@ class ImageClassesConfig:
     Parameters
     ----------
     out : str
-        The folder for two PNGs and a JSON file.
+        The folder for the PNGs and a JSON file.
     alphas : list of float
         The regularities of the C^alpha images, positive.
     res : int
@@ -64,7 +68,13 @@ class ImageClassesConfig:
     num : int
         The number of images of each class, 1..32.
     seed : int
-        The seed of the images. 0 gives those of the data sets.
+        The seed of the images, and of the noise. 0 gives the images of the data sets.
+    denoiser : str, optional
+        The folder of a trained denoiser.
+    fit_window : list of float
+        The input PSNR in dB between which its slope is fitted, in 0..42: the upper range, where there is little noise.
+    test_images : int
+        The number of unseen images that it is tried on, 1..10000.
     """
 
     out: str
@@ -72,13 +82,19 @@ class ImageClassesConfig:
     res: int = 64
     num: int = 8
     seed: int = 0
+    denoiser: str | None = None
+    fit_window: list[float] = field(default_factory=lambda: [24.0, 42.0])
+    test_images: int = 64
 
     def __post_init__(self) -> None:
         if not self.alphas or not all(0 < alpha < 100 for alpha in self.alphas):
             raise UsageError(f"--alphas must be numbers above 0 and below 100, got {self.alphas}.")
-        for name, low, high in (("res", 8, 256), ("num", 1, 32), ("seed", 0, 2**32 - 1)):
+        for name, low, high in (("res", 8, 256), ("num", 1, 32), ("seed", 0, 2**32 - 1), ("test_images", 1, 10_000)):
             if not low <= getattr(self, name) <= high:
                 raise UsageError(f"--{name} must be in {low}..{high}, got {getattr(self, name)}.")
+        window = self.fit_window
+        if len(window) != 2 or not 0 <= window[0] <= window[1] - 4 <= 38:
+            raise UsageError(f"--fit_window must be two numbers in 0..42, at least 4 apart, got {window}.")
 
 
 @dataclass(frozen=True)
@@ -215,7 +231,12 @@ def format_tables(slopes: Sequence[SlopeRow], tangents: Sequence[TangentRow]) ->
     return "\n".join(lines)
 
 
-def report(config: ImageClassesConfig, slopes: Sequence[SlopeRow], tangents: Sequence[TangentRow]) -> dict[str, Any]:
+def report(
+    config: ImageClassesConfig,
+    slopes: Sequence[SlopeRow],
+    tangents: Sequence[TangentRow],
+    trained: TrainedSlope | None = None,
+) -> dict[str, Any]:
     """What image_classes.json says."""
     return {
         "settings": {key: value for key, value in asdict(config).items() if key != "out"},
@@ -224,6 +245,7 @@ def report(config: ImageClassesConfig, slopes: Sequence[SlopeRow], tangents: Seq
         "slopes": [asdict(row) for row in slopes],
         "tangent_sigma": TANGENT_SIGMA,
         "tangents": [asdict(row) for row in tangents],
+        "trained": None if trained is None else asdict(trained),
     }
 
 
@@ -234,14 +256,22 @@ def main(arguments: list[str] | None = None) -> None:
         config = ImageClassesConfig(**parser.parse_args(arguments).as_dict())
         check_output_folder(config.out, "--out")
         pyplot()
+        studied = None if config.denoiser is None else open_trained(Path(config.denoiser))
     with exit_on_usage_error():
         slopes, tangents = [slope_row(alpha) for alpha in config.alphas], tangent_rows(config)
-        pictures, curves, numbers = (Path(config.out) / name for name in FILES)
+        pictures, curves, numbers, trained_curve = (Path(config.out) / name for name in FILES)
+        written, trained = [pictures, curves, numbers], None
         draw_images(class_images(config), pictures)
         draw_slopes(slopes, curves)
-        write_json(numbers, report(config, slopes, tangents))
+        if studied is not None:
+            trained = trained_slope(*studied, config.test_images, config.fit_window, config.seed)
+            draw_trained_slope(trained, trained_curve)
+            written.append(trained_curve)
+        write_json(numbers, report(config, slopes, tangents, trained))
     print(format_tables(slopes, tangents))  # noqa: T201
-    print(f"wrote {pictures}, {curves}, {numbers}")  # noqa: T201
+    if trained is not None:
+        print(f"\n{trained.data}: slope {trained.fitted:.4f} of the denoiser, {trained.expected:.4f} of the theory")  # noqa: T201
+    print(f"wrote {', '.join(map(str, written))}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def _check_levels(denoiser: Denoiser, sizes: Sequence[Size], kernel: str) -> Non
     own, config = list(denoiser.process.resolution.resolutions), denoiser.scheduler.config
     if own != list(sizes):
         raise UsageError(
-            f"The model's levels are {own}, those of --res and --levels are {list(sizes)}: give the same ones, each half "
-            "of the one before."
+            f"The model's levels are {own}, those of --res and --levels are {list(sizes)}: give the same ones, each "
+            "half of the one before."
         )
     if config.downsample_kernel != kernel or config.blur_sigma_max or config.level_gain != 1:
         raise UsageError(

@@ -13,18 +13,11 @@ PSNR in dB is -10 log10 of the mean squared error, for values in [0, 1].
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 from scipy.special import zeta
 from scipy.stats import linregress
-from tqdm.auto import tqdm
-
-from ..seeding import torch_generator
-
-Denoise = Callable[[torch.Tensor, float], torch.Tensor]
-"""From noisy images (B, C, H, W) and sigma to clean ones."""
 
 NUM_COEFFICIENTS = 1_000_000
 
@@ -87,36 +80,3 @@ def fit_slope(input_psnr: Sequence[float], output_psnr: Sequence[float], window:
     if len(chosen) < 2:
         raise ValueError(f"The window {window[0]:g}..{window[1]:g} dB holds {len(chosen)} points: a line needs two.")
     return float(linregress(*zip(*chosen)).slope)
-
-
-def denoiser_curve(
-    denoise: Denoise, images: torch.Tensor, input_psnr: Sequence[float], seed: int = 0, silent: bool = False
-) -> list[float]:
-    """Output PSNR of a denoiser at each input PSNR: the mean over images of each image's PSNR.
-
-    Parameters
-    ----------
-    denoise : callable
-        (noisy images, sigma) -> clean images.
-    images : torch.Tensor
-        (N, C, H, W), in [0, 1].
-    input_psnr : sequence of float
-        In dB.
-    seed : int
-        The noise is a function of the seed and of the image's place; it is the same at every level but for its scale.
-
-    Returns
-    -------
-    list of float
-        In dB.
-    """
-    noise = torch.stack(
-        [torch.randn(images.shape[1:], generator=torch_generator(seed, "psnr", i)) for i in range(len(images))]
-    ).to(images)
-    output = []
-    for psnr in tqdm(input_psnr, "noise levels", delay=2, disable=silent):
-        sigma = sigma_of_psnr(psnr)
-        with torch.no_grad():
-            error = denoise(images + sigma * noise, sigma) - images
-        output.append(float((-10 * error.flatten(1).square().mean(1).log10()).mean()))
-    return output

@@ -26,7 +26,7 @@ from .scale_space import ScaleSpaceProcess
 SMALLEST = 1e-12
 """The least variance, also of a band that has no frequency at its size; logarithms need one."""
 
-KINDS = ("none", "null_space", "all")
+KINDS = ("none", "null_space", "change", "all")
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class ResidualTable:
 
         Parameters
         ----------
-        kind : {"null_space", "all"}
+        kind : {"null_space", "change", "all"}
             In the null space of D_st, which there is at level changes; or in all directions.
         s, t : int
             A step that `adds_noise`.
@@ -144,7 +144,7 @@ class ResidualTable:
         variances = (self.changes[t].bands if changes else self.bands(t))[cosine_bands(size)]
         nothing = torch.zeros(1, 1, dtype=torch.float64)
         coloured = SpectralCovariance(cosine_basis(size), variances, nothing, size).sqrt_apply(white)
-        if kind == "all":
+        if kind != "null_space":
             return coloured
         rows = self.process.operator(s, t).spectral.covariance(lambda lam: (lam > 0).double())
         return coloured - rows.apply(coloured)
@@ -155,7 +155,7 @@ def adds_noise(process: ScaleSpaceProcess, kind: str, s: int, t: int) -> bool:
     stays as it was predicted.
     """
     changes = process.level(s) != process.level(t)
-    return s != -1 and (kind == "all" or (kind == "null_space" and changes))
+    return s != -1 and (kind == "all" or (kind in ("null_space", "change") and changes))
 
 
 def _check(

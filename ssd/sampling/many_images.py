@@ -48,10 +48,10 @@ class SamplingSettings:
         The seed of everything random: image i depends on the seed and on i alone.
     dtype : {"float32", "bfloat16", "float16"}
         The type of the network's weights; the noisy image itself stays in float32.
-    residual_covariance : {"none", "null_space", "all"}, optional
+    residual_covariance : {"none", "null_space", "change", "all"}, optional
         Where predictions get noise of the spread that a mean lacks, by a calibration (`ssd.evaluation.calibrate`):
-        nowhere; in the new details at level changes; everywhere, which is for the paper's sampler. Default: as the
-        model's scheduler says, nowhere unless it was changed.
+        nowhere; in the new details at level changes; in all directions there; everywhere. The last two are for the
+        paper's sampler. Default: as the model's scheduler says, nowhere unless it was changed.
     compile : bool
         Compile the network before the first image: one graph per route, on NVIDIA GPUs replayed as CUDA graphs.
     switches : list of int, optional
@@ -63,7 +63,7 @@ class SamplingSettings:
     eta: float = 1.0
     seed: int = 0
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    residual_covariance: Literal["none", "null_space", "all"] | None = None
+    residual_covariance: Literal["none", "null_space", "change", "all"] | None = None
     compile: bool = False
     switches: list[int] | None = None
 

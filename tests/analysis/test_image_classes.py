@@ -3,19 +3,16 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from ssd.analysis import image_classes
+from ssd.analysis.denoisers.denoising import noise_probes, psnr
 from ssd.analysis.denoisers.exact import EmpiricalDenoiser, GaussianDenoiser
-from ssd.analysis.psnr_slopes import (
-    denoiser_curve,
-    expected_slope,
-    fit_slope,
-    oracle_errors,
-    sigma_of_psnr,
-)
+from ssd.analysis.denoisers.saved import build_denoiser, save_denoiser
+from ssd.analysis.psnr_slopes import expected_slope, fit_slope, oracle_errors, sigma_of_psnr
 from ssd.analysis.tangents import jacobian_of_parameters, local_posterior, principal_angles, tangent_basis
 from ssd.data import open_dataset
 from ssd.data.image_classes import (
@@ -30,6 +27,7 @@ from ssd.data.image_classes import (
 
 SIZE = (16, 16)
 SIGMA = 1e-4
+UNET = {"channels": 1, "width": 4, "blocks": 1}
 
 
 def disc(parameters: torch.Tensor) -> torch.Tensor:
@@ -76,25 +74,18 @@ def test_a_line_needs_two_points() -> None:
         fit_slope([0, 10, 20], [1, 6, 100], window=(15, 40))
 
 
-def test_the_curve_of_a_projection_has_slope_1() -> None:
+def test_the_tangent_projection_of_discs_has_slope_1() -> None:
     """A denoiser that projects on the tangent space of a disc: PSNR rises by 10 log10(D / 5) in the mean."""
     theta = disc_parameters(0, 1, SIZE)
     x, q = disc(theta)[None, None], tangent_basis(disc, theta)
-
-    def project(y: torch.Tensor, sigma: float) -> torch.Tensor:
-        return x + ((y - x).flatten(1) @ q @ q.T).view_as(y)
-
     levels = [10.0, 20.0, 30.0, 40.0]
-    copies = x.expand(200, 1, *SIZE)
-    curve = denoiser_curve(project, copies, levels, silent=True)
-    assert fit_slope(levels, curve, (10, 40)) == pytest.approx(1, abs=1e-9)
-    mean_log_chi_square = (float(torch.digamma(torch.tensor(2.5))) + math.log(2)) * 10 / math.log(10)  # 5 degrees
-    sd = float(torch.polygamma(1, torch.tensor(2.5))) ** 0.5 * 10 / math.log(10) / 200**0.5
-    assert curve[0] == pytest.approx(10 + 10 * math.log10(256) - mean_log_chi_square, abs=4 * sd)
-    unchanged = denoiser_curve(lambda y, sigma: y, copies, levels, silent=True)
-    assert unchanged == pytest.approx(levels, abs=0.1)
-    assert denoiser_curve(lambda y, sigma: x + sigma * sigma, copies, [20.0], silent=True) == pytest.approx([40])
-    assert sigma_of_psnr(40) == pytest.approx(0.01)
+    probes = noise_probes(x.expand(200, 1, *SIZE), 0, [sigma_of_psnr(level) for level in levels])
+    curve = psnr(lambda y, sigma: x + ((y - x).flatten(1) @ q @ q.T).view_as(y), probes)
+    # The logarithm of a chi-square with 5 degrees of freedom: its mean, and the deviation of a mean of 200.
+    mean = 10 / math.log(10) * (float(torch.digamma(torch.tensor(2.5))) + math.log(2))
+    deviation = 10 / math.log(10) * (float(torch.polygamma(1, torch.tensor(2.5))) / 200) ** 0.5
+    assert np.abs(np.array(curve) - levels - 10 * math.log10(256) + mean).max() < 4 * deviation
+    assert fit_slope(levels, curve, (10, 40)) == pytest.approx(1, abs=4 * deviation / np.std(levels) / 2)
 
 
 @pytest.mark.parametrize("name", MANIFOLDS)
@@ -166,8 +157,9 @@ def test_the_command(tmp_path, capsys) -> None:
     image_classes.main(["--out", str(out), "--alphas", "[2, 5]", "--res", "16", "--num", "2"])
     printed = capsys.readouterr().out
     assert printed.splitlines()[1].split() == ["2", "0.6667", "0.6649"]
-    assert printed.splitlines()[-1] == f"wrote {', '.join(str(out / name) for name in image_classes.FILES)}"
-    assert sorted(path.name for path in out.iterdir()) == sorted(image_classes.FILES)
+    files = image_classes.FILES[:3]
+    assert printed.splitlines()[-1] == f"wrote {', '.join(str(out / name) for name in files)}"
+    assert sorted(path.name for path in out.iterdir()) == sorted(files)
     for name in image_classes.FILES[:2]:
         assert min(Image.open(out / name).size) > 100
     written = json.loads((out / "image_classes.json").read_text())
@@ -176,6 +168,37 @@ def test_the_command(tmp_path, capsys) -> None:
     assert [row["dimensions"] for row in written["tangents"]] == [5, 2, 1]
     for row in written["tangents"]:
         assert row["error"] == pytest.approx(row["dimensions"], rel=0.2)
+
+
+@pytest.mark.parametrize(("data", "expected"), [("calpha:3", 0.75), ("discs", 1.0)])
+def test_the_command_with_a_denoiser(tmp_path, capsys, data: str, expected: float) -> None:
+    """One whose residual is zero leaves noise as it is: the slope is 1, whatever its class."""
+    network = build_denoiser("bf_unet", UNET)
+    for parameter in network.parameters():
+        torch.nn.init.zeros_(parameter)
+    save_denoiser(network, "bf_unet", UNET, tmp_path / "net", settings={"data": data, "res": 16, "channels": 1})
+    flags = ["--alphas", "[2]", "--res", "16", "--num", "1", "--denoiser", str(tmp_path / "net")]
+    image_classes.main(["--out", str(tmp_path / "out"), *flags, "--fit_window", "[20, 42]"])
+    printed = capsys.readouterr().out
+    assert f"{data}: slope 1.0" in printed or f"{data}: slope 0.99" in printed
+    assert f"{expected:.4f} of the theory" in printed
+    assert printed.splitlines()[-1].endswith("trained_slope.png")
+    assert min(Image.open(tmp_path / "out" / "trained_slope.png").size) > 100
+    trained = json.loads((tmp_path / "out" / "image_classes.json").read_text())["trained"]
+    assert (trained["data"], trained["images"], trained["window"]) == (data, 64, [20, 42])
+    assert trained["expected"] == expected
+    # A level misses by 10 / log(10) (2 / (64 * 256))^0.5 = 0.05 dB; twelve levels 2 dB apart hold a slope to 0.002.
+    assert trained["fitted"] == pytest.approx(1, abs=0.01)
+    assert trained["output_psnr"] == pytest.approx(trained["input_psnr"], abs=0.2)
+
+
+def test_denoisers_of_other_images_are_refused(tmp_path, capsys) -> None:
+    save_denoiser(build_denoiser("bf_unet", UNET), "bf_unet", UNET, tmp_path, settings={"data": "digits"})
+    for folder, message in ((tmp_path, "learned digits, of which no slope is known"), (tmp_path / "x", "no denoiser")):
+        with pytest.raises(SystemExit, match="2"):
+            image_classes.main(["--out", str(tmp_path / "out"), "--denoiser", str(folder)])
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_pictures_show_the_images_of_the_data_sets() -> None:
@@ -195,6 +218,9 @@ def test_the_pictures_show_the_images_of_the_data_sets() -> None:
         (["--res", "4"], "--res must be in 8..256, got 4"),
         (["--num", "0"], "--num must be in 1..32, got 0"),
         (["--seed", "-1"], "--seed must be in 0..4294967295, got -1"),
+        (["--test_images", "0"], "--test_images must be in 1..10000, got 0"),
+        (["--fit_window", "[40, 20]"], "--fit_window must be two numbers in 0..42, at least 4 apart, got [40.0, 20.0]"),
+        (["--fit_window", "[20, 60]"], "--fit_window must be two numbers in 0..42"),
         (["--out", __file__], "is a file"),
     ],
 )

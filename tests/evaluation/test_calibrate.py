@@ -104,11 +104,12 @@ def test_the_noise_of_a_sampler_has_the_measured_spectrum(perfect, s, t):
     expected = basis.T @ (bands[cosine_bands((8, 8))].view(-1, 1) * basis)
     torch.testing.assert_close(dense.T @ dense, expected, rtol=0, atol=1e-12)
     if t == 750:
+        torch.testing.assert_close(table.noise("change", s, t, white).flatten(1), dense)
         null = table.noise("null_space", s, t, white)
         torch.testing.assert_close(process.operator(s, t).forward(null), torch.zeros(64, 1, 4, 4).double())
 
 
-@pytest.mark.parametrize(("kind", "order"), [("all", 1), ("null_space", 2)])
+@pytest.mark.parametrize(("kind", "order"), [("all", 1), ("change", 1), ("null_space", 2)])
 def test_sampling_with_a_calibration(perfect, kind, order):
     """With it the images' variance is the data's to 5 %, in 10 steps; without it first order has less than 0.9."""
     pipeline, _, table = perfect

@@ -158,7 +158,7 @@ def test_effective_log_snr_falls_and_jumps_by_log_two():
     [
         ({"solver_order": 3}, "solver_order must be one of 1, 2, got 3"),
         ({"timestep_spacing": "trailing"}, "timestep_spacing must be one of linspace, logsnr, got 'trailing'"),
-        ({"residual_covariance": "row"}, "residual_covariance must be one of none, null_space, all, got 'row'"),
+        ({"residual_covariance": "row"}, "residual_covariance must be one of none, null_space, change, all, got 'row'"),
         ({"residual_covariance": "all"}, "needs a calibration of this network"),
     ],
 )
