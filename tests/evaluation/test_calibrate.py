@@ -16,7 +16,7 @@ from ssd.evaluation.denoising import Denoiser
 from ssd.evaluation.given_images import ImageBatch
 from ssd.operators.cosine_bands import band_means, cosine_bands
 from ssd.operators.kernels import dct_matrix
-from ssd.process.residuals import AtChange, ResidualTable
+from ssd.process.residuals import AtChange, ResidualTable, adds_noise
 from ssd.publishing.saving import load_pipeline
 
 from ..perfect_network import gaussian_images, perfect_pipeline
@@ -109,12 +109,19 @@ def test_the_noise_of_a_sampler_has_the_measured_spectrum(perfect, s, t):
         torch.testing.assert_close(process.operator(s, t).forward(null), torch.zeros(64, 1, 4, 4).double())
 
 
-@pytest.mark.parametrize(("kind", "order"), [("all", 1), ("change", 1), ("null_space", 2)])
-def test_sampling_with_a_calibration(perfect, kind, order):
-    """With it the images' variance is the data's to 5 %, in 10 steps; without it first order has less than 0.9.
+@pytest.mark.parametrize(
+    ("kind", "at"), [("none", ""), ("null_space", "change"), ("change", "change"), ("all", "change, within")]
+)
+def test_where_a_kind_adds_noise(perfect, kind, at):
+    process = perfect[0].scheduler.process
+    assert adds_noise(process, kind, 749, 750) == ("change" in at)
+    assert adds_noise(process, kind, 300, 400) == ("within" in at)
+    assert not adds_noise(process, kind, -1, 0)
 
-    At level changes alone it repairs these, and leaves what ten steps lack within levels.
-    """
+
+@pytest.mark.parametrize(("kind", "order"), [("all", 1), ("null_space", 2)])
+def test_sampling_with_a_calibration(perfect, kind, order):
+    """With it the images' variance is the data's to 5 %, in 10 steps; without it first order has less than 0.9."""
     pipeline, _, table = perfect
     variances = {}
     for residuals in ("none", kind):
@@ -133,9 +140,6 @@ def test_sampling_with_a_calibration(perfect, kind, order):
             (output,) = pipeline.unet(x, torch.tensor([t]), output_size=size)
             x = scheduler.step(output, t, x, generator=generator).prev_sample
         variances[residuals] = float(x.square().mean()) / 0.25
-    if kind == "change":
-        assert variances["none"] < variances[kind] < 0.9
-        return
     assert abs(variances[kind] - 1) < 0.05
     if order == 1:
         assert variances["none"] < 0.9
