@@ -64,7 +64,7 @@ def open_trained(folder: Path) -> tuple[BiasFreeDenoiser, ImageClass]:
     network = load_denoiser(folder)
     settings = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")).get("settings", {})
     data = str(settings.get("data"))
-    if data.partition(":")[0] in ("calpha", "discs", "sines"):
+    if data.partition(":")[0] in ("calpha", "discs", "sines") and {"res", "channels"} <= settings.keys():
         dataset = open_dataset(data, settings["res"], split="test", channels=settings["channels"])
         if isinstance(dataset, ImageClass):
             return network, dataset
