@@ -120,7 +120,7 @@ def _in_row_space(step: LinearOperator, covariance: torch.Tensor) -> torch.Tenso
 
 
 def measured_bits(snr: torch.Tensor, squared_error: torch.Tensor, first: float) -> torch.Tensor:
-    """I of a denoiser's own squared errors, by I-MMSE: an upper bound where `first` is one.
+    """I of a denoiser's own squared errors, by I-MMSE: an upper bound where `first` is one. Linear in both.
 
         I(snr) = I(snr_0) + 1/2 int mse d snr = I(snr_0) + 1/2 int snr mse d log snr,    by trapezoids in log snr
 

@@ -106,5 +106,6 @@ def _level(
     snr, size = denoiser.process.noise.snr[timesteps], denoiser.process.resolution.resolutions[level]
     wiener = effective_dimension(snr, information.variances[level]) / snr
     gaussian = information.bits(snr, level)
-    bits = measured_bits(snr, torch.minimum(error, wiener), float(gaussian[0]))
+    # The integral of Wiener's error is known, so that only the difference is summed by trapezoids.
+    bits = gaussian + measured_bits(snr, torch.minimum(error, wiener) - wiener, 0.0)
     return NetworkInformation(size, timesteps, snr, error, wiener, bits, gaussian)

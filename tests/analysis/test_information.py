@@ -25,6 +25,8 @@ from ssd.operators.kernels import dct_matrix
 from ssd.operators.resize import resize_operator
 from ssd.process.noise import NoiseSchedule, make_betas
 
+from ..evaluation.conftest import save_model
+
 NOISE = NoiseSchedule.from_betas(make_betas())
 
 
@@ -182,6 +184,20 @@ def test_the_command_writes_what_it_says(capsys, tmp_path) -> None:
     assert (tmp_path / "new" / "information.png").read_bytes()[:4] == b"\x89PNG"
     row = next(row for row in found["rules"] if row["rule"] == "missing_variance")
     assert f"for training: --switches '{row['switches']}'" in printed
+
+
+def test_the_command_with_a_model(capsys, tmp_path) -> None:
+    model, out = save_model(tmp_path / "m"), tmp_path / "o"
+    information.main(
+        f"--data digits --res 16 --levels 2 --model {model} --num 100 --num_denoised 4 --out {out}".split()
+    )
+    assert "16 x 16, t = 749 to 0: the network's error is" in capsys.readouterr().out
+    fine, coarse = json.loads((out / "information.json").read_text())["network"]
+    assert (fine["size"], coarse["size"]) == ([16, 16], [8, 8])
+    for level in (fine, coarse):
+        assert level["snr"] == sorted(level["snr"])
+        assert level["bits"][0] == level["gaussian_bits"][0]
+        assert all(mine <= gaussian + 1e-9 for mine, gaussian in zip(level["bits"], level["gaussian_bits"]))
 
 
 def test_a_rule_without_a_schedule_is_told(capsys) -> None:
