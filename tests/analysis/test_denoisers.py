@@ -333,3 +333,11 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys, arguments, mess
     assert len(said) == 1
     assert message in said[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_near_duplicates_are_found_block_by_block(monkeypatch) -> None:
+    images = read_images("digits", 8, 1, drop_duplicates=False).images[:300]
+    whole = distinct(images)
+    monkeypatch.setattr("ssd.analysis.denoisers.images.BLOCK", 37)
+    assert distinct(images).tolist() == whole.tolist()
+    assert 0 < len(whole) < 300

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tqdm.auto import tqdm
 
 from ...commands.errors import UsageError
 from ...data import ImageStream, open_dataset
@@ -70,7 +71,8 @@ def read_images(data: str, size: int, channels: int, drop_duplicates: bool = Tru
     dataset = open_dataset(data, size, channels=channels)
     if isinstance(dataset, ImageStream):
         raise UsageError(f"--data {data} is a stream, whose halves cannot be told apart: give data with a length.")
-    images = torch.stack([torch.as_tensor(dataset[index]["image"]) for index in range(len(dataset))])
+    numbers = tqdm(range(len(dataset)), "reading", unit=" images", delay=2, leave=False)
+    images = torch.stack([torch.as_tensor(dataset[index]["image"]) for index in numbers])
     images = (images + 1) / 2
     kept = images[distinct(images)] if drop_duplicates else images
     if len(kept) < 2:
@@ -91,14 +93,17 @@ def distinct(images: torch.Tensor) -> torch.Tensor:
     """
     factor = max(1, min(images.shape[-2:]) // REDUCED)
     small = F.avg_pool2d(images, factor)
-    kept: list[int] = []
-    for start in range(0, len(small), BLOCK):
+    kept = torch.zeros(len(small), dtype=torch.bool)
+    for start in tqdm(range(0, len(small), BLOCK), "near duplicates", delay=2, leave=False):
         block = small[start : start + BLOCK]
-        alike = cosines(block, small[: start + len(block)]).abs() > SIMILAR  # (block, up to its end)
-        for row in range(len(block)):
-            if not alike[row, kept].any():
-                kept.append(start + row)
-    return torch.tensor(kept)
+        is_new = torch.ones(len(block), dtype=torch.bool)
+        if start:
+            is_new = ~(cosines(block, small[:start][kept[:start]]).abs() > SIMILAR).any(dim=1)
+        alike = cosines(block, block).abs() > SIMILAR
+        for row in range(1, len(block)):
+            is_new[row] &= not (alike[row, :row] & is_new[:row]).any()
+        kept[start : start + len(block)] = is_new
+    return kept.nonzero().flatten()
 
 
 def split(count: int, size: int, seed: int, test_images: int = 128, flag: str = "--sizes") -> Split:

@@ -38,7 +38,7 @@ def check(config: StudyConfig) -> StudyImages:
     if config.denoiser == "bf_unet":
         build_network(config).check_size((config.res, config.res))
     if config.denoiser == "ssd":
-        check_training(config)
+        check_training()
     data = read_images(config.data, config.res, config.channels, config.drops_duplicates)
     for size, seed in config.rows:
         split(len(data.images), size, seed)

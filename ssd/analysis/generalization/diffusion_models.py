@@ -70,7 +70,7 @@ def train_flags(config: StudyConfig, archive: Path, out: Path, seed: int) -> lis
     return [word for key, value in words.items() for word in (f"--{key}", value)]
 
 
-def check_training(config: StudyConfig) -> None:
+def check_training() -> None:
     """Raise a `UsageError` where the training command is not at hand."""
     if not (ROOT / SCRIPT).is_file():
         raise UsageError(
