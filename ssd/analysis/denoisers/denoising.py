@@ -59,8 +59,8 @@ def psnr(denoise: Denoise, probes: Sequence[Probe]) -> list[float]:
     Examples
     --------
     >>> probes = noise_probes(torch.zeros(500, 1, 8, 8), seed=0, sigmas=[0.01, 0.1])
-    >>> [round(value, 1) for value in psnr(lambda y, sigma: y, probes)]
-    [40.1, 20.1]
+    >>> [round(value) for value in psnr(lambda y, sigma: y, probes)]
+    [40, 20]
     """
     found = []
     for probe in probes:

@@ -52,10 +52,17 @@ def cell(values: Sequence[float]) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits, more or less."""
-    return (
-        f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}".replace("0.", ".")
-    )
+    """Three digits, more or less.
+
+    Examples
+    --------
+    >>> number(23.456), number(-1.234), number(0.25), number(-0.0001)
+    ('23.5', '-1.23', '.250', '.000')
+    """
+    value = round(value, 3) + 0.0  # of -0 makes 0
+    if abs(value) >= 1:
+        return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    return f"{value:.3f}".replace("0.", ".")
 
 
 def level_table(rows: Sequence[dict[str, Any]]) -> str:
