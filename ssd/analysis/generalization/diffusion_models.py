@@ -32,6 +32,7 @@ from ...seeding import torch_generator
 from ..denoisers.denoising import Denoise, Probe
 from ..denoisers.similarity import cosines, off_diagonal, paired_cosines
 from .config import StudyConfig
+from .likeness import quantiles
 from .pair import DenoiserPair, Two
 
 ROOT = Path(ssd.__file__).parent.parent
@@ -137,7 +138,7 @@ def draw_levels(pipeline: SSDPipeline, num: int, seed: int) -> dict[Size, torch.
 def level_likeness(first: torch.Tensor, second: torch.Tensor) -> dict[str, float]:
     """Median cosines of two models' predictions at one level, from the same noise and from different noise."""
     pair, different = paired_cosines(first, second), off_diagonal(cosines(first, second))
-    return {"pair": float(pair.median()), "different_seeds": float(different.median())}
+    return {"pair": quantiles(pair)[1], "different_seeds": float(different.median())}
 
 
 def level_denoiser(pipeline: SSDPipeline) -> Denoise:
