@@ -1,198 +1,260 @@
-"""The Jacobian of a denoiser at an image: written out for small images, felt with vectors for large ones.
+"""The Jacobian of a denoiser of one size at images of a data set: what it keeps, and in which directions.
 
-The best denoiser of y = x + sigma z has a symmetric Jacobian, J = Cov[x | y] / sigma^2, whose eigenvalues are what it
-keeps of each direction (Miyasawa 1961; arXiv:2310.02557, section 3). A network's need not be: the symmetric part is
-looked at, and the asymmetry told.
+    python -m ssd.analysis.jacobian --denoiser runs/denoiser --data digits --res 8 --out runs/denoiser/jacobian
+    python -m ssd.analysis.jacobian --denoiser gaussian --data digits --res 8 --out runs/wiener
 
-    d_eff = tr J                                                            directions that are kept
-    MSE   = E [2 sigma^2 tr J + |y - f(y)|^2 - sigma^2 d]                   SURE (Stein 1981), for any denoiser
-
-A `LinearMap` is a Jacobian of either kind. Shape letters: B images at once; d numbers of the input, n of the output.
+The denoiser is a folder of `python -m ssd.analysis.denoisers`, or an exact one of these images: gaussian (the Wiener
+filter) or empirical (the memoriser). Prints for every noise level, as a mean over images: the effective dimension tr J,
+the asymmetry, the largest and smallest eigenvalue of the symmetric part, the squared error beside two estimates of it
+(Stein's, and sigma^2 tr J, which is that of a perfect denoiser), the energy of the clean image in the 16 leading
+eigenvectors, and |f - J y| / |f|, which is 0 for bias-free networks. Writes jacobian.json and jacobian.png. For
+diffusion models of several levels there is `ssd.analysis.level_geometry`. After arXiv:2310.02557, sections 3 and 4.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator as SparseOperator
-from scipy.sparse.linalg import eigsh
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm.auto import tqdm
 
-Map = Callable[[torch.Tensor], torch.Tensor]
-"""(B, d) -> (B, n), every image on its own, differentiable."""
+from ..commands.drawing import pyplot, save_figure
+from ..commands.errors import UsageError, exit_on_usage_error
+from ..commands.files import write_json
+from ..commands.output_paths import check_output_folder
+from ..commands.parser import CommandParser
+from ..data import ImageStream, open_dataset
+from ..data.some_images import some_images
+from ..seeding import torch_generator
+from .denoisers.bias_free import BiasFreeDenoiser
+from .denoisers.denoising import SIGMAS
+from .denoisers.exact import EmpiricalDenoiser, GaussianDenoiser
+from .denoisers.saved import load_denoiser
+from .derivatives import (
+    LARGEST_DENSE,
+    ImplicitMap,
+    Spectrum,
+    asymmetry,
+    dense_jacobian,
+    leading_spectrum,
+    probe,
+    random_signs,
+    spectrum,
+    sure,
+)
 
-LARGEST_DENSE = 1024
-"""Numbers of an image up to which a Jacobian is written out."""
+EXACT = ("gaussian", "empirical")
+NUM_LEADING, NUM_PROBES, NUM_PICTURED = 16, 64, 8
 
-ROWS_AT_ONCE = 64
-
-
-class LinearMap(ABC):
-    """A Jacobian J, (n, d)."""
-
-    @abstractmethod
-    def apply(self, vectors: torch.Tensor) -> torch.Tensor:
-        """J v: (B, d) -> (B, n)."""
-
-    @abstractmethod
-    def apply_transposed(self, vectors: torch.Tensor) -> torch.Tensor:
-        """J^T u: (B, n) -> (B, d)."""
-
-
-class DenseMap(LinearMap):
-    """A matrix J, (n, d)."""
-
-    def __init__(self, matrix: torch.Tensor) -> None:
-        self.matrix = matrix
-
-    def apply(self, vectors: torch.Tensor) -> torch.Tensor:
-        return vectors @ self.matrix.T
-
-    def apply_transposed(self, vectors: torch.Tensor) -> torch.Tensor:
-        return vectors @ self.matrix
+Denoise = Callable[[torch.Tensor, float], torch.Tensor]
 
 
-class ImplicitMap(LinearMap):
-    """The Jacobian of f at x by automatic differentiation, forward for J v and backward for J^T u.
+@dataclass(frozen=True, kw_only=True)
+class JacobianConfig:
+    """Settings of the study.
 
     Parameters
     ----------
-    function : callable
-        f, (B, d) -> (B, n).
-    x : torch.Tensor
-        (d,).
-    """
-
-    def __init__(self, function: Map, x: torch.Tensor) -> None:
-        self._function, self._x = function, x
-
-    def apply(self, vectors: torch.Tensor) -> torch.Tensor:
-        with sdpa_kernel(SDPBackend.MATH):  # the attention that has forward derivatives
-            return torch.func.jvp(self._function, (self._x.expand_as(vectors).clone(),), (vectors,))[1].detach()
-
-    def apply_transposed(self, vectors: torch.Tensor) -> torch.Tensor:
-        return _rows(self._function, self._x, vectors)
-
-
-def dense_jacobian(function: Map, x: torch.Tensor) -> torch.Tensor:
-    """J of f at x, (n, d): n backward passes, `ROWS_AT_ONCE` at once.
-
-    Examples
-    --------
-    >>> dense_jacobian(lambda y: y.square(), torch.tensor([1.0, 3.0]))
-    tensor([[2., 0.],
-            [0., 6.]])
-    """
-    outputs = function(x[None]).shape[1]
-    basis = torch.eye(outputs, dtype=x.dtype, device=x.device)
-    return torch.cat([_rows(function, x, rows) for rows in basis.split(ROWS_AT_ONCE)])
-
-
-def _rows(function: Map, x: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """u^T J for every row u: one backward pass through as many copies of the image."""
-    with torch.enable_grad():
-        copies = x.detach().expand(len(vectors), -1).clone().requires_grad_()
-        return torch.autograd.grad(function(copies), copies, vectors)[0].detach()
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """Eigenvalues of the symmetric part (J + J^T) / 2, descending, and their vectors.
-
-    Attributes
-    ----------
-    eigenvalues : torch.Tensor
-        (k,).
-    vectors : torch.Tensor
-        (d, k), orthonormal columns.
-    """
-
-    eigenvalues: torch.Tensor
-    vectors: torch.Tensor
-
-
-def spectrum(matrix: torch.Tensor) -> Spectrum:
-    """All of a square matrix (d, d)."""
-    eigenvalues, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    return Spectrum(eigenvalues.flip(0), vectors.flip(1))
-
-
-def leading_spectrum(jacobian: LinearMap, size: int, number: int, seed: int = 0) -> Spectrum:
-    """The largest eigenvalues of the symmetric part of a d x d Jacobian, by Lanczos iterations (ARPACK).
-
-    Parameters
-    ----------
-    jacobian : LinearMap
-    size : int
-        d.
-    number : int
-        k, below d.
+    denoiser : str
+        A folder with a saved denoiser, or gaussian, or empirical.
+    data : str
+        The data set, as for training; best of images that the denoiser has not learned from.
+    res : int
+        The side of the images in pixels.
+    channels : int
+        1 for grey, 3 for colour.
+    split : str
+        The part of the data set.
+    images : int
+        The number of images at which the Jacobian is taken, drawn by the seed.
+    num : int
+        The number of images that an exact denoiser is made of, drawn alike.
+    sigmas : list of float, optional
+        Noise levels for images in [0, 1]. The default is 0.02, 0.05, 0.1, 0.2, 0.4 and 0.8.
     seed : int
-        Of the first vector.
+        The seed of the choice and of the noise.
+    out : str
+        A folder for jacobian.json and jacobian.png.
     """
 
-    def symmetric(vector: np.ndarray) -> np.ndarray:
-        v = torch.from_numpy(vector.reshape(1, -1))
-        return ((jacobian.apply(v) + jacobian.apply_transposed(v)) / 2).flatten().numpy()
+    denoiser: str
+    data: str
+    res: int
+    channels: int = 1
+    split: str = "train"
+    images: int = 4
+    num: int = 2000
+    sigmas: list[float] | None = None
+    seed: int = 0
+    out: str
 
-    start = np.random.default_rng(seed).standard_normal(size)
-    operator = SparseOperator((size, size), matvec=symmetric, dtype=np.float64)
-    eigenvalues, vectors = eigsh(operator, number, which="LA", v0=start)
-    order = np.argsort(eigenvalues)[::-1].copy()
-    return Spectrum(torch.from_numpy(eigenvalues[order]), torch.from_numpy(vectors[:, order]))
+    def __post_init__(self) -> None:
+        for name, low in (("res", 1), ("images", 1), ("num", 2), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise UsageError(f"--{name} must be at least {low}, got {getattr(self, name)}.")
+        if self.sigmas is not None and (not self.sigmas or min(self.sigmas) <= 0):
+            raise UsageError(f"--sigmas must be positive numbers, such as '[0.1, 0.4]', got {self.sigmas}.")
 
 
-def asymmetry(matrix: torch.Tensor) -> float:
-    """|J - J^T| / |J| in the Frobenius norm: 0 for a symmetric matrix, sqrt(2) where J and J^T are orthogonal."""
-    return float((matrix - matrix.T).norm() / matrix.norm())
+def read_images(config: JacobianConfig) -> torch.Tensor:
+    """(N, C, H, W), float64 in [0, 1]: those of the Jacobians first."""
+    dataset = open_dataset(config.data, config.res, split=config.split, channels=config.channels)
+    if isinstance(dataset, ImageStream):
+        raise UsageError(f"--data {config.data} is a stream: give data with a length.")
+    number = max(config.images, config.num if config.denoiser in EXACT else 0)
+    return torch.stack(list(some_images(dataset, number, config.seed))).double() / 2 + 0.5
+
+
+def open_denoiser(config: JacobianConfig, images: torch.Tensor) -> Denoise:
+    """f(y, sigma), differentiable."""
+    if config.denoiser == "gaussian":
+        return GaussianDenoiser.fitted(images)
+    if config.denoiser == "empirical":
+        return EmpiricalDenoiser(images)
+    network: BiasFreeDenoiser = load_denoiser(config.denoiser).double().requires_grad_(False)
+    network.check_size((config.res, config.res))
+    return lambda y, sigma: network.denoise(y)
 
 
 @dataclass(frozen=True)
-class Probed:
-    """What random vectors say of a square Jacobian.
+class DenoiserJacobian:
+    """What the Jacobian at one noisy image says.
 
     Attributes
     ----------
-    trace, trace_error : float
-        tr J (Hutchinson 1989) and its standard error.
-    squared_norm : float
-        |J|^2 in the Frobenius norm.
-    asymmetry : float
+    numbers : dict
+        Of the table.
+    noisy, denoised : torch.Tensor
+        (C, H, W).
+    spectrum : Spectrum
+        All eigenvalues of up to `LARGEST_DENSE` numbers, else the leading ones.
     """
 
-    trace: float
-    trace_error: float
-    squared_norm: float
-    asymmetry: float
+    numbers: dict[str, float | None]
+    noisy: torch.Tensor
+    denoised: torch.Tensor
+    spectrum: Spectrum
 
 
-def probe(jacobian: LinearMap, probes: torch.Tensor) -> Probed:
-    """tr J = E z^T J z, |J|^2 = E |J z|^2 and |J - J^T|^2 for vectors of random signs, see `random_signs`.
+def differentiate(denoise: Denoise, clean: torch.Tensor, sigma: float, generator: torch.Generator) -> DenoiserJacobian:
+    """The Jacobian at one draw of y = x + sigma z.
 
     Parameters
     ----------
-    jacobian : LinearMap
-        Square.
-    probes : torch.Tensor
-        (P, d), P at least 2.
+    denoise : callable
+    clean : torch.Tensor
+        x, (C, H, W), float64 in [0, 1].
+    sigma : float
+    generator : torch.Generator
+        Of z, and of the random vectors for large images.
     """
-    forward, backward = jacobian.apply(probes), jacobian.apply_transposed(probes)
-    traces = (probes * forward).sum(dim=1)
-    squares = (forward.square().sum(dim=1) + backward.square().sum(dim=1)) / 2
-    difference = (forward - backward).square().sum(dim=1).mean()
-    error = float(traces.std() / len(probes) ** 0.5)
-    return Probed(float(traces.mean()), error, float(squares.mean()), float((difference / squares.mean()).sqrt()))
+    noisy = clean + sigma * torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
+    denoised, y, size = denoise(noisy[None], sigma)[0].detach(), noisy.flatten(), noisy.numel()
+
+    def function(rows: torch.Tensor) -> torch.Tensor:
+        return denoise(rows.view(-1, *clean.shape), sigma).flatten(1)
+
+    if size <= LARGEST_DENSE:
+        matrix = dense_jacobian(function, y)
+        found, linear = spectrum(matrix), matrix @ y
+        numbers = {"tr J": float(matrix.trace()), "asymmetry": asymmetry(matrix)}
+        smallest: float | None = float(found.eigenvalues[-1])
+    else:
+        implicit = ImplicitMap(function, y)
+        probed = probe(implicit, random_signs(NUM_PROBES, size, generator))
+        found, linear = leading_spectrum(implicit, size, NUM_LEADING), implicit.apply(y[None])[0]
+        numbers = {"tr J": probed.trace, "asymmetry": probed.asymmetry}
+        smallest = None
+    inside = found.vectors[:, :NUM_LEADING].T @ clean.flatten()
+    about = {
+        "largest": float(found.eigenvalues[0]),
+        "smallest": smallest,
+        "error": float((denoised - clean).square().sum()),
+        "SURE": sure(noisy, denoised, sigma, numbers["tr J"]),
+        "s^2 tr J": sigma**2 * numbers["tr J"],
+        "top 16": float(inside.square().sum() / clean.square().sum()),
+        "affine": float((denoised.flatten() - linear).norm() / denoised.norm()),
+    }
+    return DenoiserJacobian({**numbers, **about}, noisy, denoised, found)
 
 
-def random_signs(number: int, size: int, generator: torch.Generator) -> torch.Tensor:
-    """(number, size), each 1 or -1, float64."""
-    return torch.randint(0, 2, (number, size), generator=generator).double() * 2 - 1
+def format_table(rows: list[dict[str, float | None]]) -> str:
+    """A line per noise level, for people."""
+    names = list(rows[0])
+    cells = [["" if row[name] is None else f"{row[name]:.4g}" for name in names] for row in rows]
+    return "\n".join(" ".join(f"{cell:>10}" for cell in line) for line in [names, *cells])
 
 
-def sure(noisy: torch.Tensor, denoised: torch.Tensor, sigma: float, trace: float) -> float:
-    """Stein's unbiased estimate of |f(y) - x|^2 from y alone, for one image of d numbers and tr J."""
-    return 2 * sigma**2 * trace + float((noisy - denoised).square().sum()) - sigma**2 * noisy.numel()
+def draw(found: list[tuple[float, DenoiserJacobian]]) -> Any:
+    """A row per noise level at the first image: the spectrum, what was seen and made of it, leading eigenvectors."""
+    columns = 3 + NUM_PICTURED
+    figure, axes = pyplot().subplots(
+        len(found), columns, figsize=(1.3 * columns, 1.45 * len(found)), layout="constrained", squeeze=False
+    )
+    for row, (sigma, jacobian) in zip(axes, found):
+        eigenvalues = jacobian.spectrum.eigenvalues.numpy()
+        row[0].plot(range(1, len(eigenvalues) + 1), eigenvalues, ".", markersize=2)
+        row[0].set_title(f"sigma {sigma:g}", fontsize="x-small", pad=2)
+        row[0].tick_params(labelsize="xx-small")
+        pictures = [(jacobian.noisy, "noisy", False), (jacobian.denoised, "denoised", False)]
+        for number in range(min(NUM_PICTURED, jacobian.spectrum.vectors.shape[1])):
+            vector = jacobian.spectrum.vectors[:, number].view(jacobian.noisy.shape)
+            pictures.append((vector, f"{eigenvalues[number]:.2f}", True))
+        for axis, (image, title, signed) in zip(row[1:], pictures):
+            # Colour channels are shown as their mean.
+            grey, limit = image.mean(dim=0).numpy(), float(image.abs().max())
+            low, high = (-limit, limit) if signed else (0, 1)
+            axis.imshow(grey, cmap="RdBu_r" if signed else "gray", vmin=low, vmax=high, interpolation="nearest")
+            axis.set_title(title, fontsize="x-small", pad=2)
+        for axis in row[1:]:
+            axis.axis("off")
+    return figure
+
+
+def study(config: JacobianConfig, denoise: Denoise, images: torch.Tensor) -> list[dict[str, float | None]]:
+    """All noise levels; writes the files."""
+    rows, first = [], []
+    sigmas = list(config.sigmas or SIGMAS)
+    with tqdm(total=len(sigmas) * config.images, desc="Jacobians", delay=2) as progress:
+        for sigma in sigmas:
+            found = []
+            for index in range(min(config.images, len(images))):
+                generator = torch_generator(config.seed, "jacobian", index, round(1e6 * sigma))
+                found.append(differentiate(denoise, images[index], sigma, generator))
+                progress.update()
+            means = {name: _mean([one.numbers[name] for one in found]) for name in found[0].numbers}
+            rows.append({"sigma": sigma, **means})
+            first.append((sigma, found[0]))
+    out = Path(config.out)
+    write_json(out / "jacobian.json", {"denoiser": config.denoiser, "data": config.data, "rows": rows})
+    save_figure(draw(first), out / "jacobian.png")
+    return rows
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    with exit_on_usage_error(ValueError, OSError):
+        parser = CommandParser(prog="python -m ssd.analysis.jacobian", description=__doc__)
+        parser.add_class_arguments(JacobianConfig)
+        config = JacobianConfig(**parser.parse_args(arguments).as_dict())
+        check_output_folder(config.out, "--out")
+        pyplot()
+        images = read_images(config)
+        denoise = open_denoiser(config, images)
+    with exit_on_usage_error():
+        rows = study(config, denoise, images)
+    print(f"means over {min(config.images, len(images))} images of {config.data}")  # noqa: T201
+    print(format_table(rows))  # noqa: T201
+    for name in ("jacobian.json", "jacobian.png"):
+        print(f"wrote {Path(config.out) / name}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

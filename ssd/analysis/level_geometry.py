@@ -6,8 +6,8 @@
 Prints for every timestep, as a mean over images: the effective dimension and its share of the pixels, the asymmetry,
 the largest and smallest eigenvalue, the coverage of what is shown by the next coarser level, the invented detail of a
 level change, the affine share, and the squared error beside Stein's estimate of it (`ssd.analysis.level_jacobian`,
-`ssd.analysis.jacobian`). Writes level_geometry.json, level_geometry.png with the spectra, and eigenvectors.png with the
-leading eigenvectors of every level at one image. Predictions are not clipped, which would make derivatives vanish.
+`ssd.analysis.derivatives`). Writes level_geometry.json, level_geometry.png with the spectra, and eigenvectors.png with
+the leading eigenvectors of every level at one image. Predictions are not clipped, which would make derivatives vanish.
 Ours.
 """
 
@@ -31,7 +31,7 @@ from ..evaluation.given_images import GivenImages, ImageBatch
 from ..process.scale_space import ScaleSpaceProcess
 from ..publishing.saving import load_pipeline
 from ..seeding import torch_generator
-from .jacobian import sure
+from .derivatives import sure
 from .level_jacobian import LevelJacobian, level_jacobian
 from .level_pictures import draw_eigenvectors, draw_spectra
 from .network_map import NetworkMap

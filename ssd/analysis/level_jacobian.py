@@ -30,7 +30,7 @@ from ..operators.sizes import Size
 from ..operators.spectral import SpectralForm
 from ..process.scale_space import ScaleSpaceProcess
 from ..seeding import torch_generator
-from .jacobian import (
+from .derivatives import (
     LARGEST_DENSE,
     DenseMap,
     ImplicitMap,
