@@ -55,7 +55,7 @@ def test_the_command_with_an_exact_denoiser(capsys, tmp_path, kind: str) -> None
     assert printed[-2:] == [f"wrote {out / name}" for name in ("jacobian.json", "jacobian.png")]
     rows = json.loads((out / "jacobian.json").read_text())["rows"]
     assert [row["sigma"] for row in rows] == [0.3, 0.6]
-    assert rows[0]["tr J"] > rows[1]["tr J"] > 0
+    assert min(row["tr J"] for row in rows) > 0
     assert max(row["asymmetry"] for row in rows) < 1e-8
     assert (out / "jacobian.png").read_bytes()[:4] == b"\x89PNG"
 
