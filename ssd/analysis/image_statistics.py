@@ -58,15 +58,23 @@ class ImageStatistics:
         )
 
 
-def image_statistics(images: Iterable[torch.Tensor], steps: Sequence[LinearOperator]) -> ImageStatistics:
+def level_operators(steps: Sequence[LinearOperator]) -> list[LinearOperator]:
+    """D_l of all levels, from the operators between neighbouring ones, of which there is at least one."""
+    operators: list[LinearOperator] = [IdentityOperator(steps[0].in_size)]
+    for step in steps:
+        operators.append(step.compose(operators[-1]))
+    return operators
+
+
+def image_statistics(images: Iterable[torch.Tensor], operators: Sequence[LinearOperator]) -> ImageStatistics:
     """Measure images, one after the other.
 
     Parameters
     ----------
     images : iterable of torch.Tensor
         (C, H, W) each, in [-1, 1]; at least two.
-    steps : sequence of LinearOperator
-        From every level to the next coarser one; at least one.
+    operators : sequence of LinearOperator
+        D_l, from the full resolution to every level, finest (the identity) first, see `level_operators`.
 
     Raises
     ------
@@ -77,17 +85,14 @@ def image_statistics(images: Iterable[torch.Tensor], steps: Sequence[LinearOpera
     --------
     >>> from ssd.operators.resize import resize_operator
     >>> noise = torch.randn(2000, 1, 4, 4, generator=torch.Generator().manual_seed(0)) / 4
-    >>> found = image_statistics(noise, [resize_operator((4, 4), (2, 2))])
+    >>> found = image_statistics(noise, level_operators([resize_operator((4, 4), (2, 2))]))
     >>> [round(float(spectrum.mean()), 3) for spectrum in found.spectra], found.covariance.shape
     ([0.063, 0.014], torch.Size([16, 16]))
     """
-    operators: list[LinearOperator] = [IdentityOperator(steps[0].in_size)]
-    for step in steps:
-        operators.append(step.compose(operators[-1]))
     bases = [cosine_basis(operator.out_size) for operator in operators]
     sums = [_Moments() for _ in operators]
     brightness = torch.zeros(NUM_BRIGHTNESSES, dtype=torch.float64)
-    outer = _Outer() if math.prod(steps[0].in_size) <= LARGEST_COVARIANCE else None
+    outer = _Outer() if math.prod(operators[0].in_size) <= LARGEST_COVARIANCE else None
     for image in images:
         pixels = image.to(torch.float64)
         for level, operator, basis in zip(sums, operators, bases):

@@ -23,7 +23,7 @@ from ..commands.output_paths import check_output_folder
 from ..commands.parser import CommandParser
 from ..process.noise import NoiseSchedule, make_betas
 from .gaussian_information import LevelInformation
-from .image_statistics import image_statistics
+from .image_statistics import image_statistics, level_operators
 from .information_curves import curves, draw
 from .measured_errors import open_model
 from .measured_images import MeasuredImages
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
         steps, dataset = config.steps, config.open()
         network = open_model(config.model, config.num_denoised, config) if config.model else None
     with exit_on_usage_error():
-        statistics = image_statistics(config.images(dataset), steps)
+        statistics = image_statistics(config.images(dataset), level_operators(steps))
         evidence = Evidence(
             NoiseSchedule.from_betas(make_betas()), LevelInformation(statistics, tuple(steps)), config.downsample_kernel
         )

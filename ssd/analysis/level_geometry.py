@@ -3,12 +3,12 @@
     python -m ssd.analysis.level_geometry --model runs/digits --data digits --out runs/digits/geometry
     python -m ssd.analysis.level_geometry --model runs/faces --data folder:/data/held_out --timesteps '[100, 400, 700]'
 
-Prints for every timestep, as a mean over images: the effective dimension and its share of the pixels, the asymmetry,
-the largest and smallest eigenvalue, the coverage of what is shown by the next coarser level, the invented detail of a
-level change, the affine share, and the squared error beside Stein's estimate of it (`ssd.analysis.level_jacobian`,
-`ssd.analysis.derivatives`). Writes level_geometry.json, level_geometry.png with the spectra, and eigenvectors.png with
-the leading eigenvectors of every level at one image. Predictions are not clipped, which would make derivatives vanish.
-Ours.
+Prints for every timestep, as a mean over images: the effective dimension, that of the best linear denoiser of these
+data, its share of the pixels, the asymmetry, the largest and smallest eigenvalue, the coverage of what is shown by the
+next coarser level, the invented detail of a level change, the affine share, and the squared error beside Stein's
+estimate of it (`ssd.analysis.level_jacobian`, `ssd.analysis.derivatives`). Writes level_geometry.json,
+level_geometry.png with the spectra, and eigenvectors.png with the leading eigenvectors of every level at one image.
+Predictions are not clipped, which would make derivatives vanish. Ours.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from ..commands.errors import UsageError, exit_on_usage_error
 from ..commands.files import write_json
 from ..commands.output_paths import check_output_folder
 from ..commands.parser import CommandParser
+from ..data.dataset import ImageDataset
+from ..data.some_images import NUM_IMAGES, some_images
 from ..evaluation.calibrate import timesteps_of
 from ..evaluation.denoising import Denoiser
 from ..evaluation.given_images import GivenImages, ImageBatch
@@ -32,6 +34,8 @@ from ..process.scale_space import ScaleSpaceProcess
 from ..publishing.saving import load_pipeline
 from ..seeding import torch_generator
 from .derivatives import sure
+from .gaussian_information import LevelInformation, effective_dimension
+from .image_statistics import image_statistics
 from .level_jacobian import LevelJacobian, level_jacobian
 from .level_pictures import draw_eigenvectors, draw_spectra
 from .network_map import NetworkMap
@@ -90,7 +94,20 @@ class Geometry:
     x_t: torch.Tensor
 
 
-def study(denoiser: Denoiser, images: ImageBatch, timesteps: list[int], seed: int) -> list[Geometry]:
+def linear_dimension(denoiser: Denoiser, dataset: ImageDataset, timesteps: list[int], seed: int) -> dict[int, float]:
+    """By timestep the effective dimension of Wiener's filter, from the covariance of at most 2,000 images."""
+    process = denoiser.process
+    operators = [process.operator(-1, start) for start in process.resolution.level_starts]
+    statistics = image_statistics(tqdm(some_images(dataset, NUM_IMAGES, seed), "images", delay=2), operators)
+    variances, channels = LevelInformation(statistics, ()).variances, denoiser.unet.config.in_channels
+    return {
+        t: channels * float(effective_dimension(process.noise.snr[[t]], variances[process.level(t)])) for t in timesteps
+    }
+
+
+def study(
+    denoiser: Denoiser, images: ImageBatch, timesteps: list[int], linear: dict[int, float], seed: int
+) -> list[Geometry]:
     """Differentiate the network at every timestep and image.
 
     Parameters
@@ -98,6 +115,8 @@ def study(denoiser: Denoiser, images: ImageBatch, timesteps: list[int], seed: in
     denoiser : Denoiser
     images : ImageBatch
     timesteps : list of int
+    linear : dict
+        `linear_dimension`.
     seed : int
         Of the noise: that of an image depends on the seed, t and the image's number alone.
     """
@@ -116,7 +135,8 @@ def study(denoiser: Denoiser, images: ImageBatch, timesteps: list[int], seed: in
                 jacobians.append(level_jacobian(process, predictor, noisy[index], t, seed))
                 rows.append(_numbers(process, jacobians[-1], noisy[index], targets[index]))
                 progress.update()
-            found.append(Geometry(_mean(rows, jacobians[0]), jacobians[0], noisy[0]))
+            numbers = {**_mean(rows, jacobians[0]), "wiener": linear[t]}
+            found.append(Geometry(numbers, jacobians[0], noisy[0]))
     return found
 
 
@@ -148,7 +168,19 @@ def _mean(rows: list[dict[str, float | None]], first: LevelJacobian) -> dict[str
     return {"t": first.t, "size": first.size, "target_size": first.target_size, **means}
 
 
-COLUMNS = ("d_eff", "share", "asymmetry", "largest", "smallest", "coverage", "invented", "affine", "error", "sure")
+COLUMNS = (
+    "d_eff",
+    "wiener",
+    "share",
+    "asymmetry",
+    "largest",
+    "smallest",
+    "coverage",
+    "invented",
+    "affine",
+    "error",
+    "sure",
+)
 
 
 def format_table(found: list[Geometry]) -> str:
@@ -191,7 +223,8 @@ def main(arguments: list[str] | None = None) -> None:
             images.numbers,
             None if batches[0].labels is None else [label for batch in batches for label in batch.labels or []],
         )
-        found = study(denoiser, together, timesteps, config.seed)
+        linear = linear_dimension(denoiser, images.dataset, timesteps, config.seed)
+        found = study(denoiser, together, timesteps, linear, config.seed)
         print(f"means over {len(images)} images of {config.data}")  # noqa: T201
         print(format_table(found))  # noqa: T201
         about = {"model": config.model, "data": config.data, "images": images.numbers, "seed": config.seed}

@@ -30,7 +30,7 @@ from ..process.scale_space import ScaleSpaceProcess
 from ..process.spacing import SPACINGS
 from .covariance_models import by_band, by_frequency, low_rank_and_by_frequency
 from .gaussian_data import residual_covariance
-from .image_statistics import ImageStatistics, image_statistics
+from .image_statistics import ImageStatistics, image_statistics, level_operators
 from .measured_errors import OpenedModel, error_covariance, open_model
 from .measured_images import MeasuredImages
 from .missing_covariance import MissingVariance, missing_variance
@@ -184,7 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
         steps, dataset = config.steps, config.open()
         opened = open_model(config.model, config.num_denoised, config) if config.model else None
     with exit_on_usage_error():
-        statistics = image_statistics(config.images(dataset), steps)
+        statistics = image_statistics(config.images(dataset), level_operators(steps))
         for line in study(config, statistics, opened):
             print(line)  # noqa: T201
 

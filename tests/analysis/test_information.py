@@ -18,7 +18,7 @@ from ssd.analysis.gaussian_information import (
     information_bits,
     measured_bits,
 )
-from ssd.analysis.image_statistics import LARGEST_COVARIANCE, image_statistics
+from ssd.analysis.image_statistics import LARGEST_COVARIANCE, image_statistics, level_operators
 from ssd.analysis.switch_rules import RULES, Evidence, as_switches, first_timesteps
 from ssd.data import open_dataset
 from ssd.operators.kernels import dct_matrix
@@ -38,14 +38,14 @@ def halvings(side: int, number: int) -> tuple:
 def digits() -> Evidence:
     images = open_dataset("digits", size=16, channels=1)
     steps = halvings(16, 3)
-    statistics = image_statistics((images[i]["image"] for i in range(len(images))), steps)
+    statistics = image_statistics((images[i]["image"] for i in range(len(images))), level_operators(steps))
     return Evidence(NOISE, LevelInformation(statistics, steps))
 
 
 def test_statistics_are_those_of_all_images_at_once() -> None:
     images = torch.rand(300, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     steps = halvings(8, 2)
-    found = image_statistics(images, steps)
+    found = image_statistics(images, level_operators(steps))
     flat = images.double().flatten(2)  # (N, C, D)
     centred = flat - flat.mean(dim=0)
     expected = torch.einsum("ncd,nce->de", centred, centred) / (300 * 3)
@@ -64,7 +64,7 @@ def test_statistics_are_those_of_all_images_at_once() -> None:
 def test_large_images_have_spectra_alone() -> None:
     images = torch.rand(3, 1, 64, 66, generator=torch.Generator().manual_seed(0))
     assert LARGEST_COVARIANCE < 64 * 66
-    found = image_statistics(images, [resize_operator((64, 66), (32, 33))])
+    found = image_statistics(images, level_operators([resize_operator((64, 66), (32, 33))]))
     assert found.covariance is None
     with pytest.raises(ValueError, match="not kept"):
         _ = found.level_covariances
@@ -73,7 +73,7 @@ def test_large_images_have_spectra_alone() -> None:
 @pytest.mark.parametrize("images", [[], [torch.zeros(1, 4, 4)] * 3])
 def test_images_that_do_not_vary_are_refused(images: list) -> None:
     with pytest.raises(ValueError, match="Two different images"):
-        image_statistics(images, halvings(4, 1))
+        image_statistics(images, level_operators(halvings(4, 1)))
 
 
 def test_the_information_of_every_level_is_a_log_determinant(digits: Evidence) -> None:

@@ -12,7 +12,7 @@ from ssd.analysis import missing_variance as command
 from ssd.analysis.covariance_models import by_band, by_frequency, low_rank_and_by_frequency
 from ssd.analysis.gaussian_data import posterior_mean_matrix, power_law_covariance, residual_covariance
 from ssd.analysis.gaussian_oracle import oracle_process
-from ssd.analysis.image_statistics import image_statistics
+from ssd.analysis.image_statistics import image_statistics, level_operators
 from ssd.analysis.measured_errors import error_covariance
 from ssd.analysis.missing_covariance import missing_covariance, missing_variance
 from ssd.analysis.reverse_chain import Sampler, chain_distance
@@ -85,7 +85,7 @@ def test_digits_of_16_pixels(t: int, expected: float) -> None:
     """Against figures that were computed independently, in all their digits."""
     images = open_dataset("digits", size=16, channels=1)
     steps = [resize_operator((16, 16), SMALL)]
-    covariance = image_statistics((images[i]["image"] for i in range(len(images))), steps).covariance
+    covariance = image_statistics((images[i]["image"] for i in range(len(images))), level_operators(steps)).covariance
     noise = NoiseSchedule.from_betas(make_betas())
     process = ScaleSpaceProcess(noise, ResolutionSchedule.from_switches(pyramid(16, 2), 1000, [t]))
     found = missing_variance(process, residual_covariance(process, covariance, t - 1, t), t)
