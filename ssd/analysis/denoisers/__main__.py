@@ -2,6 +2,7 @@
 
     python -m ssd.analysis.denoisers --data digits --res 8 --steps 2000 --out runs/denoiser
     python -m ssd.analysis.denoisers --data folder:/data/faces --res 40 --network bf_cnn --steps 20000 --out runs/bf_cnn
+    python -m ssd.analysis.denoisers --data calpha:2 --res 32 --drop_duplicates false --steps 20000 --out runs/c2
 
 Writes denoiser.safetensors and denoiser.json, which `ssd.analysis.denoisers.saved.load_denoiser` reads, samples.png,
 and psnr.png and psnr.json: output against input peak signal-to-noise ratio, of images it learned and of images it has
@@ -48,6 +49,8 @@ class DenoiserConfig:
         1 for grey, 3 for colour.
     num : int, optional
         N, the number of images to learn, at most half of them. Default: half.
+    drop_duplicates : bool
+        Leave near duplicates out. Not for image classes such as discs, which are all alike: --drop_duplicates false.
     network : str
         The UNet, or the chain of convolutions at full resolution.
     width : int
@@ -74,6 +77,7 @@ class DenoiserConfig:
     res: int
     channels: int = 1
     num: int | None = None
+    drop_duplicates: bool = True
     network: Literal["bf_unet", "bf_cnn"] = "bf_unet"
     width: int = 16
     depth: int = 1
@@ -161,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.add_class_arguments(DenoiserConfig)
         config = DenoiserConfig(**parser.parse_args(arguments).as_dict())
         check(config)
-        data = read_images(config.data, config.res, config.channels)
+        data = read_images(config.data, config.res, config.channels, config.drop_duplicates)
         split(len(data.images), learned(config, data), config.seed, flag="--num")
     with exit_on_usage_error(), hold_folder(config.out):
         study(config, data)
