@@ -43,8 +43,8 @@ class TrainConfig:
     channels : int
         3 for colour, 1 for grey.
     data : str
-        digits, folder:PATH, npz:PATH, celeba:PATH, imagenet:PATH, prepared:DIR, hub:NAME, hub-stream:NAME or
-        wds:PATTERN.
+        digits, folder:PATH, npz:PATH, celeba:PATH, imagenet:PATH, prepared:DIR, hub:NAME, hub-stream:NAME,
+        wds:PATTERN, calpha:ALPHA, discs or sines.
     out : str
         The folder of the run, for the pipeline, checkpoints, samples and logs.
     max_steps : int, optional
