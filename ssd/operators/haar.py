@@ -159,9 +159,9 @@ def subbands(coefficients: torch.Tensor, levels: int | None = None) -> dict[tupl
     found = {((height >> levels, width >> levels), "coarse"): coarse(coefficients, levels)}
     for level in reversed(range(levels)):
         h, w = height >> level, width >> level
-        low, high = (slice(h // 2), slice(w // 2)), (slice(h // 2, h), slice(w // 2, w))
-        for orientation, place in zip(ORIENTATIONS, ((high[0], low[1]), (low[0], high[1]), high)):
-            found[(h, w), orientation] = coefficients[(..., *place)]
+        (top, left), (bottom, right) = (slice(h // 2), slice(w // 2)), (slice(h // 2, h), slice(w // 2, w))
+        for orientation, rows, columns in zip(ORIENTATIONS, (bottom, top, bottom), (left, right, right)):
+            found[(h, w), orientation] = coefficients[..., rows, columns]
     return found
 
 
