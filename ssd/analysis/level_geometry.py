@@ -34,8 +34,8 @@ from ..process.scale_space import ScaleSpaceProcess
 from ..publishing.saving import load_pipeline
 from ..seeding import torch_generator
 from .derivatives import sure
-from .gaussian_information import LevelInformation, effective_dimension
-from .image_statistics import image_statistics
+from .information.gaussian import LevelInformation, effective_dimension
+from .information.statistics import image_statistics
 from .level_jacobian import LevelJacobian, level_jacobian
 from .level_pictures import draw_eigenvectors, draw_spectra
 from .network_map import NetworkMap

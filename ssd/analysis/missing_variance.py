@@ -30,7 +30,7 @@ from ..process.scale_space import ScaleSpaceProcess
 from ..process.spacing import SPACINGS
 from .covariance_models import by_band, by_frequency, low_rank_and_by_frequency
 from .gaussian_data import residual_covariance
-from .image_statistics import ImageStatistics, image_statistics, level_operators
+from .information.statistics import ImageStatistics, image_statistics, level_operators
 from .measured_errors import OpenedModel, error_covariance, open_model
 from .measured_images import MeasuredImages
 from .missing_covariance import MissingVariance, missing_variance

@@ -80,6 +80,7 @@ def detail_variance(images: Iterable[torch.Tensor], downsample: LinearOperator) 
 
     Examples
     --------
+    >>> from ssd.operators.resize import resize_operator
     >>> noise = torch.randn(500, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     >>> round(detail_variance(noise, resize_operator((8, 8), (4, 4))).variance, 1)  # white: the same in every direction
     1.0

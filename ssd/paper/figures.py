@@ -13,13 +13,13 @@ from tqdm.auto import tqdm
 
 from ..analysis.gaussian_data import power_law_covariance
 from ..analysis.gaussian_oracle import oracle_process
-from ..analysis.reverse_chain import Sampler, reverse_chain_covariance
-from ..analysis.state_information import (
+from ..analysis.information.state import (
     continuous_resolution,
     image_information,
     state_information,
     sufficient_resolution,
 )
+from ..analysis.reverse_chain import Sampler, reverse_chain_covariance
 from ..commands.drawing import pyplot, save_figure
 from ..commands.output_paths import check_output_folder
 from ..operators.kernels import dct_matrix

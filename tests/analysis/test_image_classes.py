@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ssd.analysis import image_classes
 from ssd.analysis.denoisers.denoising import noise_probes, psnr
 from ssd.analysis.denoisers.exact import EmpiricalDenoiser, GaussianDenoiser
 from ssd.analysis.denoisers.saved import build_denoiser, save_denoiser
-from ssd.analysis.psnr_slopes import expected_slope, fit_slope, oracle_errors, sigma_of_psnr
-from ssd.analysis.tangents import jacobian_of_parameters, local_posterior, principal_angles, tangent_basis
+from ssd.analysis.image_classes import __main__ as image_classes
+from ssd.analysis.image_classes.psnr_slopes import expected_slope, fit_slope, oracle_errors, sigma_of_psnr
+from ssd.analysis.image_classes.tangents import jacobian_of_parameters, local_posterior, principal_angles, tangent_basis
 from ssd.data import open_dataset
 from ssd.data.image_classes import (
     disc_image,

@@ -10,16 +10,16 @@ import pytest
 import torch
 from scipy.integrate import quad_vec
 
-from ssd.analysis import information
 from ssd.analysis.gaussian_data import power_law_covariance
-from ssd.analysis.gaussian_information import (
+from ssd.analysis.information import __main__ as information
+from ssd.analysis.information.gaussian import (
     LevelInformation,
     effective_dimension,
     information_bits,
     measured_bits,
 )
-from ssd.analysis.image_statistics import LARGEST_COVARIANCE, image_statistics, level_operators
-from ssd.analysis.switch_rules import RULES, Evidence, as_switches, first_timesteps
+from ssd.analysis.information.rules import RULES, Evidence, as_switches, first_timesteps
+from ssd.analysis.information.statistics import LARGEST_COVARIANCE, image_statistics, level_operators
 from ssd.data import open_dataset
 from ssd.operators.kernels import dct_matrix
 from ssd.operators.resize import resize_operator

@@ -12,7 +12,7 @@ from ssd.analysis import missing_variance as command
 from ssd.analysis.covariance_models import by_band, by_frequency, low_rank_and_by_frequency
 from ssd.analysis.gaussian_data import posterior_mean_matrix, power_law_covariance, residual_covariance
 from ssd.analysis.gaussian_oracle import oracle_process
-from ssd.analysis.image_statistics import image_statistics, level_operators
+from ssd.analysis.information.statistics import image_statistics, level_operators
 from ssd.analysis.measured_errors import error_covariance
 from ssd.analysis.missing_covariance import missing_covariance, missing_variance
 from ssd.analysis.reverse_chain import Sampler, chain_distance

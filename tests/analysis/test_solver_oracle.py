@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
+from ssd.analysis.covariance_models import by_band
 from ssd.analysis.gaussian_bound import bits_of_8_bit_pixels, expected_bound
 from ssd.analysis.gaussian_data import power_law_covariance, residual_covariance
 from ssd.analysis.gaussian_oracle import oracle_process
@@ -47,7 +49,9 @@ def test_timesteps(case):
 def test_independent_distances(case):
     process, data = problem(case)
     options = case["options"]
-    sampler = Sampler(options["eta"], options["order"], options.get("cov", "none"), options.get("log_bands"))
+    bands = options.get("log_bands")
+    model = None if bands is None else partial(by_band, num_bands=bands)
+    sampler = Sampler(options["eta"], options["order"], options.get("cov", "none"), model)
     distance = chain_distance(process, data, case["timesteps"], sampler)
     assert distance == pytest.approx(case["error"], rel=1e-2, abs=1e-10)
 

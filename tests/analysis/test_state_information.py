@@ -7,7 +7,7 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from ssd.analysis.state_information import (
+from ssd.analysis.information.state import (
     continuous_resolution,
     image_information,
     state_information,

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from ..commands.drawing import pyplot
-from .gaussian_information import effective_dimension
-from .measured_information import NetworkInformation
+from ...commands.drawing import pyplot
+from .gaussian import effective_dimension
+from .network import NetworkInformation
 from .rule_table import RuleRow
-from .state_information import brightness_information, state_information
-from .switch_rules import LARGEST_MISSING, Evidence
+from .rules import LARGEST_MISSING, Evidence
+from .state import brightness_information, state_information
 
 STRIDE = 20
 """Timesteps between two points of m(t), which takes longest."""

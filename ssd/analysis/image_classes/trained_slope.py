@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from ..commands.drawing import pyplot, save_figure
-from ..commands.errors import UsageError
-from ..data import open_dataset
-from ..data.readers.image_classes import CAlphaImages, ImageClass
-from .denoisers.bias_free import BiasFreeDenoiser
-from .denoisers.denoising import noise_probes, psnr
-from .denoisers.saved import DESCRIPTION, load_denoiser
+from ...commands.drawing import pyplot, save_figure
+from ...commands.errors import UsageError
+from ...data import open_dataset
+from ...data.readers.image_classes import CAlphaImages, ImageClass
+from ..denoisers.bias_free import BiasFreeDenoiser
+from ..denoisers.denoising import noise_probes, psnr
+from ..denoisers.saved import DESCRIPTION, load_denoiser
 from .psnr_slopes import expected_slope, fit_slope, sigma_of_psnr
 
 INPUT_PSNR = tuple(float(level) for level in range(0, 43, 2))

@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..process.noise import NoiseSchedule
-from ..process.resolution import ResolutionSchedule
-from ..process.scale_space import ScaleSpaceProcess
-from .gaussian_data import residual_covariance
-from .gaussian_information import LevelInformation, effective_dimension, information_bits
-from .missing_covariance import MissingVariance, missing_variance
-from .state_information import brightness_information, state_information
+from ...process.noise import NoiseSchedule
+from ...process.resolution import ResolutionSchedule
+from ...process.scale_space import ScaleSpaceProcess
+from ..gaussian_data import residual_covariance
+from ..missing_covariance import MissingVariance, missing_variance
+from .gaussian import LevelInformation, effective_dimension, information_bits
+from .state import brightness_information, state_information
 
 LARGEST_MISSING = 32 * 32
 """Pixels of an image up to which m(t) is computed: its time grows with their third power."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from tqdm.auto import tqdm
 
-from ..process.resolution import ResolutionSchedule
-from ..process.scale_space import ScaleSpaceProcess
-from ..process.spacing import SPACINGS
-from ..process.switches import mean_cost
-from .reverse_chain import Sampler, chain_distance
-from .switch_rules import LARGEST_MISSING, RULES, Evidence, as_switches, first_timesteps
+from ...process.resolution import ResolutionSchedule
+from ...process.scale_space import ScaleSpaceProcess
+from ...process.spacing import SPACINGS
+from ...process.switches import mean_cost
+from ..reverse_chain import Sampler, chain_distance
+from .rules import LARGEST_MISSING, RULES, Evidence, as_switches, first_timesteps
 
 SAMPLERS = {"ancestral, 50": (1, "linspace", 50), "second, 20": (2, "logsnr", 20)}
 """Name -> order, spacing, steps; eta is 1."""

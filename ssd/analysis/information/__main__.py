@@ -4,11 +4,11 @@
     python -m ssd.analysis.information --data folder:/data/faces --res 32 --levels 3 --rule band_snr --threshold 0.5
     python -m ssd.analysis.information --data digits --res 16 --levels 3 --channels 1 --model runs/digits
 
-Prints for every rule (`ssd.analysis.switch_rules`) the first timestep of every coarser level, the cost of the schedule
-that follows, and how far two samplers end from Gaussian images of the data's covariance with a perfect network:
-ancestral in 50 steps, and of second order in 20. The last line is what training takes. --out writes information.json
-and information.png, with the curves; --model adds what a network knows beyond the best linear denoiser, by the I-MMSE
-identity. Ours.
+Prints for every rule (`ssd.analysis.information.rules`) the first timestep of every coarser level, the cost of the
+schedule that follows, and how far two samplers end from Gaussian images of the data's covariance with a perfect
+network: ancestral in 50 steps, and of second order in 20. The last line is what training takes. --out writes
+information.json and information.png, with the curves; --model adds what a network knows beyond the best linear
+denoiser, by the I-MMSE identity. Ours.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..commands.drawing import pyplot, save_figure
-from ..commands.errors import UsageError, exit_on_usage_error
-from ..commands.files import write_json
-from ..commands.output_paths import check_output_folder
-from ..commands.parser import CommandParser
-from ..process.noise import NoiseSchedule, make_betas
-from .gaussian_information import LevelInformation
-from .image_statistics import image_statistics, level_operators
-from .information_curves import curves, draw
-from .measured_errors import open_model
-from .measured_images import MeasuredImages
-from .measured_information import NetworkInformation, network_information
+from ...commands.drawing import pyplot, save_figure
+from ...commands.errors import UsageError, exit_on_usage_error
+from ...commands.files import write_json
+from ...commands.output_paths import check_output_folder
+from ...commands.parser import CommandParser
+from ...process.noise import NoiseSchedule, make_betas
+from ..measured_errors import open_model
+from ..measured_images import MeasuredImages
+from .curves import curves, draw
+from .gaussian import LevelInformation
+from .network import NetworkInformation, network_information
 from .rule_table import RuleRow, format_table, rule_table
-from .switch_rules import RULES, Evidence
+from .rules import RULES, Evidence
+from .statistics import image_statistics, level_operators
 
 
 @dataclass(frozen=True, kw_only=True)

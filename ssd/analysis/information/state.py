@@ -15,7 +15,7 @@ import math
 
 import torch
 
-from ..process.resolution import CURVES
+from ...process.resolution import CURVES
 
 
 def state_information(signal: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -51,7 +51,7 @@ def brightness_information(signal: torch.Tensor, sigma: torch.Tensor, brightness
     --------
     >>> black_and_white = torch.zeros(100).index_fill(0, torch.tensor(99), 1.0)
     >>> brightness_information(torch.tensor([0.6]), torch.tensor([0.8]), black_and_white)
-    tensor([0.5443], dtype=torch.float64)
+    tensor([0.5445], dtype=torch.float64)
     """
     bins = len(brightness)
     middles = (torch.arange(bins, dtype=torch.float64) + 0.5) / bins

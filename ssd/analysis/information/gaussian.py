@@ -25,9 +25,9 @@ from functools import cached_property
 
 import torch
 
-from ..operators.linear import LinearOperator
-from ..operators.spectral import SpectralForm
-from .image_statistics import ImageStatistics
+from ...operators.linear import LinearOperator
+from ...operators.spectral import SpectralForm
+from .statistics import ImageStatistics
 
 EIGHT_BIT_SNR = 12 * 127.5**2
 """Signal-to-noise ratio of values in [-1, 1] rounded to 8 bits: the error is uniform over 2 / 255."""

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from ..evaluation.calibrate import timesteps_of
-from ..evaluation.denoising import Denoiser
-from ..evaluation.given_images import NumberedImages
-from ..operators.sizes import Size
-from ..seeding import torch_generator
-from .gaussian_information import LevelInformation, effective_dimension, measured_bits
+from ...evaluation.calibrate import timesteps_of
+from ...evaluation.denoising import Denoiser
+from ...evaluation.given_images import NumberedImages
+from ...operators.sizes import Size
+from ...seeding import torch_generator
+from .gaussian import LevelInformation, effective_dimension, measured_bits
 
 NUM_TIMESTEPS = 16
 """Per level."""

@@ -12,8 +12,8 @@ from functools import cached_property
 
 import torch
 
-from ..operators.cosine_filter import cosine_basis
-from ..operators.linear import IdentityOperator, LinearOperator
+from ...operators.cosine_filter import cosine_basis
+from ...operators.linear import IdentityOperator, LinearOperator
 
 LARGEST_COVARIANCE = 64 * 64
 """Pixels of an image whose covariance is kept, of 128 MiB; of larger images only the spectra."""
@@ -87,7 +87,7 @@ def image_statistics(images: Iterable[torch.Tensor], operators: Sequence[LinearO
     >>> noise = torch.randn(2000, 1, 4, 4, generator=torch.Generator().manual_seed(0)) / 4
     >>> found = image_statistics(noise, level_operators([resize_operator((4, 4), (2, 2))]))
     >>> [round(float(spectrum.mean()), 3) for spectrum in found.spectra], found.covariance.shape
-    ([0.063, 0.014], torch.Size([16, 16]))
+    ([0.063, 0.01], torch.Size([16, 16]))
     """
     bases = [cosine_basis(operator.out_size) for operator in operators]
     sums = [_Moments() for _ in operators]

@@ -8,7 +8,7 @@ Writes image_classes.png, a row of images per class; psnr_slopes.png, how the er
 images, without a network; and image_classes.json with the slopes, and with the dimensions that the best denoiser finds
 in discs, sines and the rescaled copies of one image. With --denoiser, the folder of a denoiser that
 `python -m ssd.analysis.denoisers` trained on one of the classes, also trained_slope.png, the same slope of a network.
-The formulas are in `ssd.data.image_classes`, `ssd.analysis.psnr_slopes` and `ssd.analysis.tangents`.
+The formulas are in `ssd.data.image_classes`, and in `psnr_slopes` and `tangents` beside this file.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..commands.drawing import pyplot, save_figure
-from ..commands.errors import UsageError, exit_on_usage_error
-from ..commands.files import write_json
-from ..commands.output_paths import check_output_folder
-from ..commands.parser import CommandParser
-from ..data.image_classes import (
+from ...commands.drawing import pyplot, save_figure
+from ...commands.errors import UsageError, exit_on_usage_error
+from ...commands.files import write_json
+from ...commands.output_paths import check_output_folder
+from ...commands.parser import CommandParser
+from ...data.image_classes import (
     c_alpha_image,
     c_alpha_numbers,
     disc_image,
@@ -37,7 +37,7 @@ from ..data.image_classes import (
     sine_image,
     sine_parameters,
 )
-from ..seeding import torch_generator
+from ...seeding import torch_generator
 from .psnr_slopes import expected_slope, fit_slope, oracle_curve
 from .tangents import ImageOf, local_posterior, principal_angles, tangent_basis
 from .trained_slope import TrainedSlope, draw_trained_slope, open_trained, trained_slope
@@ -169,7 +169,7 @@ def slope_row(alpha: float) -> SlopeRow:
 
 
 def tangent_rows(config: ImageClassesConfig) -> list[TangentRow]:
-    """The tangent check of the three manifolds; see `ssd.analysis.tangents`."""
+    """The tangent check of the three manifolds; see `ssd.analysis.image_classes.tangents`."""
     size = (config.res, config.res)
     image = disc_image(disc_parameters(config.seed, 0, size), size)
     manifolds: dict[str, tuple[ImageOf, torch.Tensor]] = {

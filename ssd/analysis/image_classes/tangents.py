@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from scipy.linalg import subspace_angles
 
-from ..seeding import torch_generator
+from ...seeding import torch_generator
 
 ImageOf = Callable[[torch.Tensor], torch.Tensor]
 """From parameters (p,) to an image, differentiable."""
