@@ -15,6 +15,7 @@ import torch
 
 import flexi_unet
 import ssd
+import vdvae
 from ssd.training.build import build_scheduler, build_unet
 from ssd.training.config import parse_train_config
 from ssd.training.measured import settle_measured, to_measure
@@ -26,10 +27,10 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def modules_with_examples() -> list[str]:
-    """Names of the modules of `ssd` and `flexi_unet` that show examples."""
+    """Names of the modules of `ssd`, `flexi_unet` and `vdvae` that show examples."""
     names = [
         module.name
-        for package in (ssd, flexi_unet)
+        for package in (ssd, flexi_unet, vdvae)
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     ]
     return [name for name in names if ">>> " in Path(importlib.util.find_spec(name).origin).read_text()]

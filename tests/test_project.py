@@ -16,7 +16,10 @@ from ssd.training.config import parse_train_config
 
 from .conftest import ROOT
 
-CODE = sorted(path for room in ("ssd", "flexi_unet", "train", "sample") for path in (ROOT / room).glob("**/*.py"))
+CODE = sorted(
+    path for room in ("ssd", "flexi_unet", "vdvae", "train", "sample") for path in (ROOT / room).glob("**/*.py")
+)
+NETWORKS = ("flexi_unet", "vdvae")
 LONGEST_FUNCTION, LONGEST_FILE = 60, 400
 CONFIGS = sorted([*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs" / "ours").glob("*.yaml")])
 MATHEMATICS = sorted(path for room in ("operators", "process") for path in (ROOT / "ssd" / room).glob("*.py"))
@@ -37,8 +40,10 @@ def imported_modules(file: Path) -> set[str]:
 
 
 def test_imports_point_one_way() -> None:
-    for file in (ROOT / "flexi_unet").glob("**/*.py"):
-        assert not {module.split(".")[0] for module in imported_modules(file)} & {"ssd", "train", "sample"}, file
+    for room in NETWORKS:
+        others = {"ssd", "train", "sample", *NETWORKS} - {room}
+        for file in (ROOT / room).glob("**/*.py"):
+            assert not {module.split(".")[0] for module in imported_modules(file)} & others, file
     for file in (ROOT / "ssd").glob("**/*.py"):
         assert not any(m.split(".")[0] in ("train", "sample", "tests") for m in imported_modules(file)), file
 
@@ -53,7 +58,7 @@ def test_mathematics_knows_no_disk_logging_or_processes(path: Path) -> None:
 
 def packages_of_imports(file: Path) -> set[str]:
     """The rooms of ours (ssd.data, flexi_unet, ..) from which a file imports, other than its own."""
-    rooms = {room_of(module) for module in imported_modules(file) if module.split(".")[0] in ("ssd", "flexi_unet")}
+    rooms = {room_of(module) for module in imported_modules(file) if module.split(".")[0] in ("ssd", *NETWORKS)}
     return rooms - {room_of(".".join(file.relative_to(ROOT).with_suffix("").parts))}
 
 
@@ -64,7 +69,7 @@ def room_of(module: str) -> str:
 
 def test_rooms_import_in_no_circle() -> None:
     graph: dict[str, set[str]] = {}
-    for file in [*(ROOT / "ssd").glob("**/*.py"), *(ROOT / "flexi_unet").glob("**/*.py")]:
+    for file in (path for top in ("ssd", *NETWORKS) for path in (ROOT / top).glob("**/*.py")):
         room = room_of(".".join(file.relative_to(ROOT).with_suffix("").parts))
         if file != ROOT / "ssd" / "__init__.py":  # hands out its classes by name
             graph.setdefault(room, set()).update(packages_of_imports(file))
@@ -110,7 +115,7 @@ def test_the_demo_runs_the_commands_of_the_readme() -> None:
 
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-PROJECT_FILE = re.compile(r"`((?:ssd|flexi_unet|train|sample|configs|tests|docs|benchmarks)/[\w/.]+\.\w+)`")
+PROJECT_FILE = re.compile(r"`((?:ssd|flexi_unet|vdvae|train|sample|configs|tests|docs|benchmarks)/[\w/.]+\.\w+)`")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=[path.name for path in DOCUMENTS])
