@@ -7,7 +7,7 @@ Prints for every kernel of the project, and for taking every second pixel, how f
 onto the images of half the size: the relative deviation of the coarse Haar coefficients of one white image, and its
 root mean square over all white images, in closed form. Then whether scale space diffusion with it is a multi-resolution
 bridge, and how much its states show of what lies outside of the space of their size (`ssd.process.bridge`). With
---out writes haar.json and haar.png. After arXiv:2301.08187, theorems 2 and 3.
+--out writes haar.json and haar.png. After arXiv:2301.08187, theorem 2.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from ..commands.drawing import pyplot, save_figure
 from ..commands.errors import UsageError, exit_on_usage_error
@@ -142,91 +141,6 @@ def conjugacy_error(operator: LinearOperator, images: torch.Tensor | None = None
     return float((found - expected).norm() / expected.norm())
 
 
-@dataclass(frozen=True)
-class BottleneckBound:
-    """Theorem 3 for given images; squared L2 norms per image, means over images.
-
-    Attributes
-    ----------
-    lower : float
-        What the details that are dropped make unavoidable.
-    transport : float
-        W2^2 between images and reconstructions, as sets of equal weights.
-    error : float
-        The mean squared error of the reconstructions.
-    """
-
-    lower: float
-    transport: float
-    error: float
-
-
-def reconstruct(images: torch.Tensor, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Down and up a U-Net without skips, of linear layers: project after each, then undo them.
-
-    Parameters
-    ----------
-    images : torch.Tensor
-        (B, H, W), float64.
-    maps : sequence of torch.Tensor
-        F_j, invertible matrices on the flattened images of every size, finest first: (H W, H W), (H W / 4, H W / 4), ..
-        The decoder has their inverses, and repeats pixels.
-
-    Returns
-    -------
-    reconstructions : torch.Tensor
-        (B, H, W); differentiable in images and maps.
-    dropped : list of torch.Tensor
-        The details of the output of every F_j, (B, h, w) each, which the projection drops.
-    """
-    state, dropped = images, []
-    for matrix in maps:
-        output = (state.flatten(1) @ matrix.T).view_as(state)
-        dropped.append(output - haar.project(output))
-        state = haar.pool(output)
-    for matrix in reversed(maps):
-        finer = haar.embed(state)
-        state = torch.linalg.solve(matrix, finer.flatten(1).T).T.reshape(finer.shape)
-    return state, dropped
-
-
-def bottleneck_bound(images: torch.Tensor, maps: Sequence[torch.Tensor]) -> BottleneckBound:
-    """Theorem 3: a U-Net without skips cannot reconstruct the details that its projections drop.
-
-        sum_j E |details of F_j's output|^2 / L_j^2  <=  W2(reconstructions, images)^2  <=  E |x - reconstruction|^2
-
-    L_j is the product of the Lipschitz constants of F_1, .., F_j, the layers passed so far, finest first. For F_j = 1
-    all three are equal.
-
-    *Proof.* Let e_j be the difference of two inputs of F_j, one that of an image, the other that of any reconstruction.
-    |F_j e_j| <= Lip(F_j) |e_j|, and F_j e_j has the dropped details of the image, since the reconstruction has none,
-    beside e_{j+1}, which is orthogonal to them: |e_j|^2 >= (|details|^2 + |e_{j+1}|^2) / Lip(F_j)^2.
-
-    Parameters
-    ----------
-    images : torch.Tensor
-        (B, H, W), float64.
-    maps : sequence of torch.Tensor
-        F_j, see `reconstruct`.
-
-    Examples
-    --------
-    >>> images = torch.stack([white_image((8, 8), seed) for seed in range(4)])
-    >>> bound = bottleneck_bound(images, [torch.eye(64, dtype=torch.float64), torch.eye(16, dtype=torch.float64)])
-    >>> abs(bound.error - bound.lower) < 1e-12
-    True
-    """
-    reconstructions, dropped = reconstruct(images, maps)
-    lower, lipschitz = 0.0, 1.0
-    for matrix, details in zip(maps, dropped):
-        lipschitz *= float(torch.linalg.matrix_norm(matrix, ord=2))
-        lower += float(details.square().mean()) / lipschitz**2
-    pairs = torch.cdist(images.flatten(1), reconstructions.flatten(1)).square() / images[0].numel()
-    rows, columns = linear_sum_assignment(pairs.detach().numpy())
-    transport, error = float(pairs[rows, columns].mean()), float((images - reconstructions).square().mean())
-    return BottleneckBound(lower, transport, error)
-
-
 def kernel_rows(sizes: Sequence[Size], seed: int) -> list[KernelRow]:
     """The table: every kernel, from the finest size to the next and as a process of all sizes."""
     noise = NoiseSchedule.from_betas(make_betas())
@@ -249,8 +163,8 @@ def format_table(rows: Sequence[KernelRow]) -> str:
     jumps = ", ".join(f"{jump:.3f}" for jump in report.jumps)
     height, width = report.start_size
     lines.append(
-        f"largest step in a level {report.largest_step:.5f}, jumps {jumps}; starts at {height} x {width} pixels, with a "
-        f"standard deviation of {report.start_std:.5f} (a point mass: {_yes(report.is_from_a_point_mass)})"
+        f"largest step in a level {report.largest_step:.5f}, jumps {jumps}; starts at {height} x {width} pixels with "
+        f"noise of standard deviation {report.start_std:.5f} (a point mass: {_yes(report.is_from_a_point_mass)})"
     )
     return "\n".join(lines)
 
