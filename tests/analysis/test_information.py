@@ -18,6 +18,7 @@ from ssd.analysis.information.gaussian import (
     information_bits,
     measured_bits,
 )
+from ssd.analysis.information.rule_table import rule_table
 from ssd.analysis.information.rules import RULES, Evidence, as_switches, first_timesteps
 from ssd.analysis.information.statistics import LARGEST_COVARIANCE, image_statistics, level_operators
 from ssd.data import open_dataset
@@ -162,6 +163,17 @@ def test_later_thresholds_give_later_switches(digits: Evidence) -> None:
     for name, rule in RULES.items():
         strict, loose = (first_timesteps(digits, name, rule.threshold * factor) for factor in (0.8, 1.2))
         assert all(a is None or (b is not None and b <= a) for a, b in zip(strict, loose)), name
+
+
+def test_the_papers_schedule_is_in_the_table(digits: Evidence) -> None:
+    rows = {row.rule: row for row in rule_table(digits, {})}
+    assert rows["convex_decay 0.5"].switches == [438, 750, 937]
+    assert rows["one level"].cost == 1
+    assert rows["half_bits"].switches is None
+    assert set(rows) == {"one level", "convex_decay 0.5", *RULES}
+    for row in rows.values():
+        assert (row.cost is None) == (row.switches is None)
+        assert all(value > 0 for value in row.distances.values())
 
 
 def test_switches_rise() -> None:

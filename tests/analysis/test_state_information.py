@@ -23,8 +23,8 @@ NOISE = NoiseSchedule.from_betas(make_betas())
 def test_the_closed_form_is_the_integral(s: float) -> None:
     a, sigma = s / math.hypot(s, 1), 1 / math.hypot(s, 1)
     found = float(state_information(torch.tensor(a, dtype=torch.float64), torch.tensor(sigma, dtype=torch.float64)))
-    integral, _ = quad(lambda x: norm.cdf(-s * x), 0, 1, epsabs=1e-13, epsrel=1e-13, points=[min(1, 1 / s)], limit=200)
-    assert found == pytest.approx(1 - 2 * integral, abs=1e-10)
+    integral, _ = quad(lambda x: norm.cdf(-s * x), 0, 1, epsabs=1e-14, epsrel=1e-14, points=[min(1, 1 / s)], limit=200)
+    assert found == pytest.approx(1 - 2 * integral, abs=1e-12)
     if s < 1e-3:  # s / sqrt(2 pi) to first order: nothing cancels
         assert found == pytest.approx(s / math.sqrt(2 * math.pi), rel=1e-6)
 
