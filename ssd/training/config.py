@@ -104,6 +104,8 @@ class TrainConfig:
     patch_size : int
         The network's stages see images folded into patches of this side, p: p^2 times less arithmetic at the same
         widths. p^2 divides the finest width, and p the sides of the coarsest stage. 1: as published.
+    downsample_type : str
+        How features change size: by convolutions (conv, as published), or averaged and repeated (average).
     decoder_exit : str
         Whether the exit stage leaves out its last block (early, as published) or runs it (full).
     global_batch_size : int, optional
@@ -234,6 +236,7 @@ class TrainConfig:
     norm_num_groups: int = 32
     dropout: float = fraction(0.0)
     patch_size: int = at_least(1, 1)
+    downsample_type: Literal["conv", "average"] = "conv"
     decoder_exit: Literal["early", "full"] = "early"
     global_batch_size: int | None = at_least(1, None)
     micro_batch_size: int | None = at_least(1, None)
