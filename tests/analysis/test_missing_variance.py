@@ -91,7 +91,9 @@ def test_digits_of_16_pixels(t: int, expected: float) -> None:
     found = missing_variance(process, residual_covariance(process, covariance, t - 1, t), t)
     assert found.largest == pytest.approx(expected, rel=0.02)
     assert found.largest == found.spectrum[0] == max(found.spectrum)
-    assert 0 < found.share < 1
+    dense = missing_covariance(process, residual_covariance(process, covariance, t - 1, t), t - 1, t)
+    whole = float(dense.trace() + sampler_covariance(process, t - 1, t).trace())
+    assert found.share == pytest.approx(float(dense.trace()) / whole, rel=1e-9)
 
 
 def test_little_is_missing_within_a_level(early: ScaleSpaceProcess) -> None:
@@ -146,6 +148,8 @@ def test_the_command(capsys, tmp_path) -> None:
     assert "4 directions" in printed
     assert printed.splitlines()[-2:] == [f"wrote {out}/missing_variance.{suffix}" for suffix in ("json", "png")]
     found = json.loads((out / "missing_variance.json").read_text())
+    ancestral = found["distances"]["ancestral, 50 steps"]
+    assert ancestral["whole"] < ancestral["frequencies"] < ancestral["bands"] < ancestral["as it is"]
     assert [change["t"] for change in found["gaussian"]] == [344]
     assert (out / "missing_variance.png").read_bytes()[:4] == b"\x89PNG"
 
