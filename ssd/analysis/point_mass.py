@@ -3,6 +3,8 @@
     python -m ssd.analysis.point_mass --model runs/digits_vdvae --data npz:held_out.npz --out runs/digits_vdvae/point
     python -m ssd.analysis.point_mass --model models/cifar10 --data folder:/data/cifar10/test --temperatures '[1, 0.8]'
 
+--model is a folder of `VDVAEModel.save_pretrained`, or one of a pipeline that has such a folder as vdvae/.
+
 Prints for every level of the top-down pass (`ssd.analysis.level_entries` has the definitions; details are what the
 state has beside its means over the coarser level's pixels, all of it at the coarsest level):
 

@@ -3,6 +3,8 @@
     python -m ssd.analysis.state_norms --model runs/digits_vdvae --data npz:held_out.npz --out runs/digits_vdvae/norms
     python -m ssd.analysis.state_norms --model models/cifar10 --data folder:/data/cifar10/test --num 1000
 
+--model is a folder of `VDVAEModel.save_pretrained`, or one of a pipeline that has such a folder as vdvae/.
+
 Blocks that share their weights over time are not told which application they are. arXiv:2301.08187 (figure 6) observes
 that the norm |Z_i|_2 over channels and pixels grows from block to block of a resolution, and could serve as a clock.
 Three passes are looked at: bottom-up, where an image becomes activations; top-down with latents of the posterior; and
