@@ -27,8 +27,9 @@ from ..operators.sizes import Size
 from ..process.diffusion import DiffusionProcess
 from ..process.switches import switch_bands
 from ..seeding import numpy_generator, random_words, uniform
-from .config import TrainConfig, images_per_batch
+from .config import TrainConfig
 from .routes import BatchRoute, BatchRoutes
+from .run_config import images_per_batch
 
 
 @dataclass(frozen=True)

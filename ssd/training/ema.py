@@ -19,7 +19,7 @@ class EmaNetworks:
 
     Parameters
     ----------
-    unet : torch.nn.Module
+    network : torch.nn.Module
         The network in training, with float32 weights, before an engine shards it.
     decays : sequence of float
         In [0, 1), at least one.
@@ -27,10 +27,10 @@ class EmaNetworks:
         Where the averages live. The CPU saves accelerator memory and costs a copy per step.
     """
 
-    def __init__(self, unet: torch.nn.Module, decays: Sequence[float], device: torch.device) -> None:
+    def __init__(self, network: torch.nn.Module, decays: Sequence[float], device: torch.device) -> None:
         self.device = device
         self.decays = list(decays)
-        self.networks = [copy.deepcopy(unet).eval().requires_grad_(False).to(device) for _ in decays]
+        self.networks = [copy.deepcopy(network).eval().requires_grad_(False).to(device) for _ in decays]
         self._updates = torch.zeros((), dtype=torch.float64, device=device)
 
     @property
