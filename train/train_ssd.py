@@ -32,7 +32,7 @@ from ssd.pipelines.guidance import no_class_label
 from ssd.process.losses import denoising_loss, normalised_residual, training_pair
 from ssd.schedulers.base import ProcessScheduler
 from ssd.seeding import seed_torch
-from ssd.training.batches import Batch, Position, TrainingBatches
+from ssd.training.batches import Batch, TrainingBatches
 from ssd.training.checkpoints import TrainState
 from ssd.training.config import TrainConfig, parse_train_config
 from ssd.training.engine import (
@@ -44,6 +44,7 @@ from ssd.training.engine import (
     whole,
 )
 from ssd.training.guard import StepGuard
+from ssd.training.images import Position
 from ssd.training.interruption import StopRequest
 from ssd.training.learning_rate import learning_rate_schedule
 from ssd.training.log import CsvTracker, TrainingLog
