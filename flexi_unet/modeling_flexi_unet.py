@@ -22,7 +22,7 @@ from .loading import aligned
 from .patches import check_patches, folding_conv, unfolding_conv
 from .resizing import asked_sizes, resize
 from .routing import DECODER_EXITS, Route, Size, plan_route, stage_sizes
-from .stages import NORM_EPS, BlockSettings, DecoderStage, EncoderStage, MiddleStage
+from .stages import DOWNSAMPLE_TYPES, NORM_EPS, BlockSettings, DecoderStage, EncoderStage, MiddleStage
 
 
 class FlexiUNet2DModel(NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
@@ -55,6 +55,10 @@ class FlexiUNet2DModel(NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
     patch_size : int
         p: the stages see images folded into patches of p x p pixels, see `patches`. p divides the sides of all stages,
         and p^2 the width of the finest. 1, as published: no patches.
+    downsample_type : {"conv", "average"}
+        How features change size between stages: by a stride-2 convolution down and a convolution after repeating pixels
+        up (as published), or by means of 2 x 2 pixels down and repeated pixels up, without weights. Means are
+        orthogonal projections in the Haar basis (docs/bridges.md).
     decoder_exit : {"early", "full"}
         Whether the exit stage leaves its last residual block out (as published) or runs it; see `routing`.
     time_embed_channels : int, optional
@@ -95,6 +99,7 @@ class FlexiUNet2DModel(NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
         time_embed_channels: int | None = None,
         id2label: dict[int, str] | None = None,
         patch_size: int = 1,
+        downsample_type: str = "conv",
     ) -> None:
         super().__init__()
         if id2label is not None:
@@ -108,11 +113,13 @@ class FlexiUNet2DModel(NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
         has_attention = [min(size) in tuple(attention_resolutions) for size in self.stage_sizes]
         _check_architecture(widths, layers, has_attention, num_attention_heads, norm_num_groups, decoder_exit)
         check_patches(patch_size, base, self.stage_sizes[-1])
+        if downsample_type not in DOWNSAMPLE_TYPES:
+            raise ValueError(f"downsample_type must be one of {', '.join(DOWNSAMPLE_TYPES)}, got {downsample_type!r}.")
         self._layers = layers
 
         time_channels = time_embed_channels or base
         time_embed_dim = 4 * time_channels
-        settings = BlockSettings(time_embed_dim, num_attention_heads, norm_num_groups, dropout)
+        settings = BlockSettings(time_embed_dim, num_attention_heads, norm_num_groups, dropout, downsample_type)
         self.time_proj = Timesteps(time_channels, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(time_channels, time_embed_dim)
         self.class_embedding = nn.Embedding(num_class_embeds, time_embed_dim) if num_class_embeds else None

@@ -21,15 +21,18 @@ from .residual_block import ResidualBlock
 
 NORM_EPS = 1e-5
 
+DOWNSAMPLE_TYPES = ("conv", "average")
+
 
 @dataclass(frozen=True)
 class BlockSettings:
-    """What all residual and attention blocks of a network share."""
+    """What all blocks of a network share."""
 
     time_embed_dim: int
     num_heads: int
     num_groups: int
     dropout: float
+    downsample_type: str = "conv"
 
     def resnet(self, in_channels: int, out_channels: int) -> ResidualBlock:
         """A residual block with scale-shift group norm; its last convolution starts at zero."""
@@ -53,6 +56,14 @@ class BlockSettings:
         )
         zero_init(attention.to_out[0])
         return attention
+
+    def downsampler(self, channels: int) -> Downsample2D:
+        """(B, C, H, W) -> (B, C, H/2, W/2): a stride-2 convolution, or the mean of 2 x 2 pixels."""
+        return Downsample2D(channels, use_conv=self.downsample_type == "conv", padding=1, name="op")
+
+    def upsampler(self, channels: int) -> Upsample2D:
+        """(B, C, H, W) -> (B, C, 2H, 2W): pixels repeated, then a convolution beside the strided one."""
+        return Upsample2D(channels, use_conv=self.downsample_type == "conv")
 
 
 def zero_init(module: nn.Module) -> None:
@@ -85,7 +96,7 @@ class Stage(nn.Module):
 
 
 class EncoderStage(Stage):
-    """`num_layers` blocks, then a stride-2 convolution unless the stage is the coarsest."""
+    """`num_layers` blocks, then the downsampler unless the stage is the coarsest."""
 
     def __init__(
         self,
@@ -98,9 +109,7 @@ class EncoderStage(Stage):
     ) -> None:
         widths = [(in_channels if i == 0 else out_channels, out_channels) for i in range(num_layers)]
         super().__init__(settings, widths, attention)
-        self.downsamplers = nn.ModuleList(
-            [Downsample2D(out_channels, use_conv=True, padding=1, name="op")] if downsample else []
-        )
+        self.downsamplers = nn.ModuleList([settings.downsampler(out_channels)] if downsample else [])
 
     def forward(self, x: torch.Tensor, temb: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Features of the stage and the input of the next one.
@@ -129,7 +138,7 @@ class EncoderStage(Stage):
 
 
 class DecoderStage(Stage):
-    """Blocks that each take a skip, then nearest upsampling with a 3x3 convolution unless finest."""
+    """Blocks that each take a skip, then the upsampler unless the stage is the finest."""
 
     def __init__(
         self,
@@ -145,7 +154,7 @@ class DecoderStage(Stage):
         ]
         super().__init__(settings, widths, attention)
         self.skip_channels = skip_channels
-        self.upsamplers = nn.ModuleList([Upsample2D(out_channels, use_conv=True)] if upsample else [])
+        self.upsamplers = nn.ModuleList([settings.upsampler(out_channels)] if upsample else [])
 
     def forward(
         self,

@@ -8,6 +8,7 @@ import importlib.util
 import pkgutil
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import torch
 import flexi_unet
 import ssd
 import vdvae
+from ssd.commands.parser import CommandParser
 from ssd.training.build import build_scheduler, build_unet
 from ssd.training.config import parse_train_config
 from ssd.training.measured import settle_measured, to_measure
@@ -87,6 +89,49 @@ def test_training_commands_of_the_documents_describe_a_run(document: str, line: 
     with torch.device("meta"):
         unet = build_unet(config)
     ssd.SSDPipeline(unet, scheduler)  # they fit
+
+
+COMMAND = re.compile(r"^ +python (-m ssd\.[\w.]+|sample/\w+\.py)((?: .*)?)$")
+COMMANDS = [
+    (document.name, found[1], found[2])
+    for document in DOCUMENTS
+    for line in document.read_text().replace("\\\n", " ").splitlines()
+    if (found := COMMAND.match(line))
+]
+
+
+class Parsed(Exception):
+    """The command line was understood."""
+
+
+@pytest.mark.parametrize(
+    ("document", "command", "words"), COMMANDS, ids=[f"{name}: {(c + w)[-60:]}" for name, c, w in COMMANDS]
+)
+def test_commands_of_the_documents_are_understood(document: str, command: str, words: str, monkeypatch) -> None:
+    """Every flag exists and every value has its type; nothing is run."""
+    original = CommandParser.parse_args
+
+    def parse_and_stop(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        raise Parsed
+
+    monkeypatch.setattr(CommandParser, "parse_args", parse_and_stop)
+    monkeypatch.setattr(sys, "argv", ["command", *shlex.split(words, comments=True)])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(Parsed):
+        main_of(command.removeprefix("-m "))()
+
+
+def main_of(command: str):
+    """The function that a module, a package or a script runs."""
+    if command.endswith(".py"):
+        spec = importlib.util.spec_from_file_location(Path(command).stem, ROOT / command)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where dataclasses look for their types
+        spec.loader.exec_module(module)
+        return module.main
+    is_package = importlib.util.find_spec(command).submodule_search_locations is not None
+    return importlib.import_module(f"{command}.__main__" if is_package else command).main
 
 
 def test_the_readme_and_the_recipes_are_among_the_documents() -> None:

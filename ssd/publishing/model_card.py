@@ -149,6 +149,8 @@ def _network(unet: Any) -> dict[str, str]:
         facts["Decoder exit"] = config.decoder_exit
         if config.patch_size > 1:
             facts["Patches"] = f"{config.patch_size} x {config.patch_size} pixels"
+        if config.downsample_type == "average":
+            facts["Between stages"] = "means of 2 x 2 pixels, and repeated pixels"
     return facts
 
 

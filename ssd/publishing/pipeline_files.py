@@ -49,7 +49,7 @@ DIGESTS = "pipeline.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 DTYPES = ("F64", "F32", "F16", "BF16")
 ADDED_LATER: dict[type, frozenset[str]] = {
-    FlexiUNet2DModel: frozenset({"id2label", "patch_size"}),
+    FlexiUNet2DModel: frozenset({"id2label", "patch_size", "downsample_type"}),
     ResizedUNet2DModel: frozenset(inspect.signature(ResizedUNet2DModel).parameters),  # diffusers may add some
     SSDScheduler: frozenset(
         {

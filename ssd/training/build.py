@@ -120,6 +120,7 @@ def build_unet(config: TrainConfig, class_names: Sequence[str] | None = None) ->
         dropout=config.dropout,
         decoder_exit=config.decoder_exit,
         patch_size=config.patch_size,
+        downsample_type=config.downsample_type,
         num_class_embeds=num_class_embeds,
         id2label=id2label,
         time_embed_channels=BASE_CHANNELS if config.block_out_channels is None else None,

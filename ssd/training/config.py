@@ -72,6 +72,8 @@ class SSDSettings(DataSettings):
     patch_size : int
         The network's stages see images folded into patches of this side, p: p^2 times less arithmetic at the same
         widths. p^2 divides the finest width, and p the sides of the coarsest stage. 1: as published.
+    downsample_type : str
+        How features change size: by convolutions (conv, as published), or averaged and repeated (average).
     decoder_exit : str
         Whether the exit stage leaves out its last block (early, as published) or runs it (full).
     routes_per_step : int
@@ -128,6 +130,7 @@ class SSDSettings(DataSettings):
     norm_num_groups: int = 32
     dropout: float = fraction(0.0)
     patch_size: int = at_least(1, 1)
+    downsample_type: Literal["conv", "average"] = "conv"
     decoder_exit: Literal["early", "full"] = "early"
     routes_per_step: int = at_least(1, 1)
     level_batch_scale: float = above_zero(1.0)

@@ -106,7 +106,10 @@ def unused_settings(config: TrainConfig) -> list[str]:
     notes = [f"attention_resolutions {unused}: no stage has this side, they have {sides}."] if unused else []
     without_effect = {
         "with one level": (config.levels == 1, OF_LEVELS),
-        f"with --network {config.network}": (config.network != "flexi_unet", ("decoder_exit", "patch_size")),
+        f"with --network {config.network}": (
+            config.network != "flexi_unet",
+            ("decoder_exit", "patch_size", "downsample_type"),
+        ),
         f"with --loss {config.loss}": (config.loss == "simple", ("max_snr",)),
         f"with --prediction_type {config.prediction_type}": (
             config.prediction_type != "preconditioned",

@@ -212,6 +212,14 @@ def test_the_command_with_a_model(capsys, tmp_path) -> None:
         assert all(mine <= gaussian + 1e-9 for mine, gaussian in zip(level["bits"], level["gaussian_bits"]))
 
 
+def test_larger_images_have_another_rule_and_few_images_a_note(capsys) -> None:
+    information.main(["--data", "digits", "--res", "48", "--levels", "2", "--channels", "1", "--num", "50"])
+    printed = capsys.readouterr().out
+    assert "note: 50 images vary in fewer directions than they have pixels" in printed
+    assert "missing_variance" not in printed
+    assert "for training: --switches '[344]'" in printed
+
+
 def test_a_rule_without_a_schedule_is_told(capsys) -> None:
     assert "there is no schedule of 2 levels" in run(capsys, "--rule", "half_bits")
 
@@ -221,6 +229,7 @@ def test_a_rule_without_a_schedule_is_told(capsys) -> None:
     [
         (["--threshold", "0"], "--threshold must be positive, got 0.0."),
         (["--num_denoised", "1"], "--num_denoised must be at least 2, got 1."),
+        (["--res", "64", "--rule", "missing_variance"], "--rule missing_variance is for at most 1024 pixels"),
         (["--levels", "1"], "--levels must be at least 2, got 1."),
         (["--model", "nowhere"], "--model nowhere is not a pipeline"),
         (["--rule", "none"], "--rule must be one of info, info_brightness"),

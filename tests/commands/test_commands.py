@@ -263,6 +263,7 @@ FAMILY = {
     "ssd, lanczos3": ["--levels", "2", "--downsample_kernel", "lanczos3"],
     "ssd, full exit": ["--levels", "2", "--decoder_exit", "full"],
     "ssd, patches": ["--levels", "2", "--patch_size", "2"],
+    "ssd, averages": ["--levels", "2", "--downsample_type", "average"],
 }
 
 

@@ -8,9 +8,13 @@ import torch
 from diffusers.models.resnet import ResnetBlock2D
 
 from flexi_unet import FlexiUNet2DModel
+from flexi_unet.flops import count_gflops
 from flexi_unet.residual_block import ResidualBlock
+from ssd.operators import haar
 
-from ..numerics import network_rounding, plain_attention, relative_error
+from ..numerics import network_rounding, plain_attention, random_walk, relative_error
+
+ARCHITECTURES = [{"decoder_exit": "early"}, {"decoder_exit": "full"}, {"patch_size": 2}, {"downsample_type": "average"}]
 
 
 def small_unet(**changes) -> FlexiUNet2DModel:
@@ -28,7 +32,7 @@ def in_float64(unet: FlexiUNet2DModel, x: torch.Tensor, timestep, output: int | 
     return copy.deepcopy(unet).double()(x.double(), timestep, output_size=output).sample
 
 
-@pytest.mark.parametrize("changes", [{"decoder_exit": "early"}, {"decoder_exit": "full"}, {"patch_size": 2}])
+@pytest.mark.parametrize("changes", ARCHITECTURES)
 @pytest.mark.parametrize(("size", "output"), [(16, 16), (8, 16), (8, 8), (4, 16), (4, 8), (4, 4)])
 def test_every_route_has_the_output_size(size: int, output: int, changes: dict) -> None:
     unet = small_unet(**changes)
@@ -57,7 +61,7 @@ def test_a_resolution_uses_only_its_own_part() -> None:
     assert not any("adapters" in name for name in fine)
 
 
-@pytest.mark.parametrize("changes", [{"decoder_exit": "early"}, {"decoder_exit": "full"}, {"patch_size": 2}])
+@pytest.mark.parametrize("changes", ARCHITECTURES)
 def test_no_parameter_is_dead(changes: dict) -> None:
     unet = small_unet(**changes)
     routes = [(4, 4), (4, 8), (8, 8), (8, 16), (16, 16)]
@@ -195,6 +199,7 @@ def test_gradient_checkpointing_changes_nothing() -> None:
         ({"block_out_channels": (32, -64, 64)}, "must be positive widths"),
         ({"norm_num_groups": 0}, "must be at least 1, got 4 and 0"),
         ({"decoder_exit": "late"}, "one of early, full, got 'late'"),
+        ({"downsample_type": "max"}, "downsample_type must be one of conv, average, got 'max'"),
         ({"patch_size": 0}, "patch_size must be at least 1, got 0"),
         ({"patch_size": 3}, r"divisible by patch_size\^2 = 9, got 32"),
         ({"block_out_channels": (64, 64, 64), "patch_size": 8}, "4 x 4 pixels, which patch_size=8 does not divide"),
@@ -231,3 +236,23 @@ def test_names_of_classes_survive_saving(tmp_path) -> None:
 def test_wrong_names_of_classes(names, embeddings, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FlexiUNet2DModel(16, block_out_channels=(32, 32), num_class_embeds=embeddings, id2label=names)
+
+
+def test_averages_have_no_weights_and_no_arithmetic_worth_counting(tmp_path) -> None:
+    convolutions, averages = (small_unet(downsample_type=kind) for kind in ("conv", "average"))
+    surplus = convolutions.state_dict().keys() - averages.state_dict().keys()
+    assert averages.state_dict().keys() < convolutions.state_dict().keys()
+    assert all("samplers" in name for name in surplus)
+    x = torch.randn(2, 64, 8, 4)
+    pooled = averages.down_blocks[1].downsamplers[0](x)
+    assert relative_error(pooled, haar.pool(x.double())) < random_walk(torch.float32, 4)
+    assert torch.equal(averages.up_blocks[0].upsamplers[0](pooled), haar.embed(pooled))
+    widths = [(width, 2 * 9 * width * width) for width in (32, 64, 64)]  # of a 3x3 convolution, per pixel
+    down = sum(cost * (16 >> stage + 1) ** 2 for stage, (_, cost) in enumerate(widths[:2]))
+    up = sum(cost * (16 >> stage - 1) ** 2 for stage, (_, cost) in enumerate(widths) if stage > 0)
+    costs = [count_gflops(unet, (16, 16), (16, 16)) for unet in (convolutions, averages)]
+    assert costs[0] - costs[1] == pytest.approx((down + up) / 1e9, rel=1e-9)
+    averages.save_pretrained(tmp_path)
+    loaded, image = FlexiUNet2DModel.from_pretrained(tmp_path), torch.randn(1, 3, 16, 16)
+    assert loaded.config.downsample_type == "average"
+    torch.testing.assert_close(loaded(image, 5).sample, averages(image, 5).sample)

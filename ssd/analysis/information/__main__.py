@@ -13,6 +13,7 @@ denoiser, by the I-MMSE identity. Ours.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from .curves import curves, draw
 from .gaussian import LevelInformation
 from .network import NetworkInformation, network_information
 from .rule_table import RuleRow, format_table, rule_table
-from .rules import RULES, Evidence
+from .rules import LARGEST_MISSING, RULES, Evidence
 from .statistics import image_statistics, level_operators
 
 
@@ -38,9 +39,9 @@ class InformationConfig(MeasuredImages):
 
     Parameters
     ----------
-    rule : str
+    rule : str, optional
         The rule whose switches are printed for training: info, info_brightness, band_snr, dimension, band_bits,
-        half_bits, level_loss or missing_variance.
+        half_bits, level_loss or missing_variance. The default is missing_variance up to 1,024 pixels, else info.
     threshold : float, optional
         Its threshold. The default is the rule's own.
     model : str, optional
@@ -51,7 +52,7 @@ class InformationConfig(MeasuredImages):
         A folder for information.json and information.png. Without it the table alone is printed.
     """
 
-    rule: str = "missing_variance"
+    rule: str | None = None
     threshold: float | None = None
     model: str | None = None
     num_denoised: int = 256
@@ -59,17 +60,29 @@ class InformationConfig(MeasuredImages):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rule not in RULES:
+        if self.rule is not None and self.rule not in RULES:
             raise UsageError(f"--rule must be one of {', '.join(RULES)}, got {self.rule}.")
+        if self.rule == "missing_variance" and not self.is_small:
+            raise UsageError(f"--rule missing_variance is for at most {LARGEST_MISSING} pixels: use another rule.")
         if self.threshold is not None and not self.threshold > 0:
             raise UsageError(f"--threshold must be positive, got {self.threshold}.")
         if self.num_denoised < 2:
             raise UsageError(f"--num_denoised must be at least 2, got {self.num_denoised}.")
 
+    @property
+    def is_small(self) -> bool:
+        """Whether m(t) is computed."""
+        return math.prod(self.sizes[0]) <= LARGEST_MISSING
+
+    @property
+    def chosen_rule(self) -> str:
+        """The rule, after its default was filled in."""
+        return self.rule or ("missing_variance" if self.is_small else "info")
+
 
 def study(config: InformationConfig, evidence: Evidence, network: list[NetworkInformation]) -> list[RuleRow]:
     """The table, and the files."""
-    rows = rule_table(evidence, {config.rule: config.threshold})
+    rows = rule_table(evidence, {config.chosen_rule: config.threshold})
     if config.out:
         out, plotted = Path(config.out), curves(evidence)
         content = {"images": evidence.information.statistics.count, "data": config.data}
@@ -90,12 +103,17 @@ def show(config: InformationConfig, evidence: Evidence, rows: list[RuleRow], net
     print(f"{information.statistics.count} images; bits per channel at 8 bits a pixel, if Gaussian: {bits}")  # noqa: T201
     if not information.exact:
         print("Images of this size have their cosine spectrum in place of their covariance.")  # noqa: T201
+    elif information.statistics.count <= math.prod(config.sizes[0]):
+        print(  # noqa: T201
+            f"note: {information.statistics.count} images vary in fewer directions than they have pixels, so that the "
+            "bits and dimensions of the fine levels are too few: give more images (--num)."
+        )
     print(format_table(rows))  # noqa: T201
     for level in network:
         print(level.sentence())  # noqa: T201
-    chosen = next(row for row in rows if row.rule == config.rule)
+    chosen = next(row for row in rows if row.rule == config.chosen_rule)
     if chosen.switches is None:
-        print(f"By {config.rule} some level has no timestep: there is no schedule of {config.levels} levels.")  # noqa: T201
+        print(f"By {config.chosen_rule} some level has no timestep: there is no schedule of {config.levels} levels.")  # noqa: T201
     else:
         print(f"for training: --switches '{chosen.switches}'")  # noqa: T201
     if config.out:
