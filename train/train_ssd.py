@@ -26,7 +26,6 @@ from tqdm.auto import tqdm
 
 from ssd.commands.errors import TrainingStopped, exit_on_usage_error, printable
 from ssd.data import ImageData
-from ssd.data.conversions import conversion_notes
 from ssd.operators.placing import to_device
 from ssd.pipelines.guidance import no_class_label
 from ssd.process.losses import denoising_loss, normalised_residual, training_pair
@@ -35,12 +34,11 @@ from ssd.seeding import seed_torch
 from ssd.training.batches import Batch, TrainingBatches
 from ssd.training.checkpoints import TrainState
 from ssd.training.config import TrainConfig, parse_train_config
+from ssd.training.ending import last_words
 from ssd.training.engine import (
     announce_compiling,
-    end_with_the_others,
     freeze_unused,
     make_accelerator,
-    summed,
     whole,
 )
 from ssd.training.guard import StepGuard
@@ -48,14 +46,13 @@ from ssd.training.images import Position
 from ssd.training.interruption import StopRequest
 from ssd.training.learning_rate import learning_rate_schedule
 from ssd.training.log import CsvTracker, TrainingLog
-from ssd.training.memory import stop_when_memory_is_full
 from ssd.training.release import ssd_release
 from ssd.training.run_config import filled
-from ssd.training.run_folder import what_is_safe, what_is_written
+from ssd.training.run_folder import what_is_safe
 from ssd.training.samples import save_sample_grid
-from ssd.training.saving import RunSaver, stop_when_the_disk_is_full
+from ssd.training.saving import RunSaver
 from ssd.training.setup import Setup, set_up
-from ssd.training.starting import claim_folder, prepare
+from ssd.training.starting import guarded, prepare
 
 
 def main() -> None:
@@ -70,13 +67,7 @@ def main() -> None:
         for note in setup.notes:
             print(printable(f"note: {note}"))
     if not config.dry_run:
-        with (
-            exit_on_usage_error(),
-            claim_folder(setup, accelerator) as takeover,
-            end_with_the_others(accelerator),
-            stop_when_the_disk_is_full(Path(config.out)),
-            stop_when_memory_is_full(config, accelerator.num_processes),
-        ):
+        with guarded(setup, accelerator) as takeover:
             if takeover is not None:
                 print(f"note: {takeover}")
             train(start_run(setup, accelerator))
@@ -171,14 +162,9 @@ def train(run: Run) -> None:
             run.log.add_step(norm, batch.level if config.routes_per_step == 1 else None)
             progress.step += 1
             stopped = after_step(run, bool(stop))
-    counts = run.dataset.conversion_counts()
-    counts = summed(accelerator, counts) if run.dataset.counts_own_reads else counts
-    conversions = conversion_notes(counts, config.background)
+    words = last_words(config, accelerator, run.dataset, progress, stop)
     if accelerator.is_main_process:
-        for note in conversions:
-            print(printable(f"note: {note}"))
-        how = f"Stopped by {stop.received or 'another process'}" if progress.step < config.total_steps else "Finished"
-        print(f"{how} after {progress.step} steps: {config.out}/ holds {', '.join(what_is_written(Path(config.out)))}.")
+        print("\n".join(words))
 
 
 def add_gradients(run: Run, batch: Batch, is_last: bool) -> tuple[torch.Tensor, torch.Tensor]:

@@ -29,8 +29,8 @@ def vdvae_card(
             "Network": f"VDVAEModel, {model.num_parameters() / 1e6:.3g} M parameters, width {config.width}",
             "Bottom-up blocks": f"`{config.enc_blocks}`",
             "Top-down blocks": f"`{config.dec_blocks}`",
-            "Cells": f"{len(model.cells)} applied, {distinct} with weights of their own, {config.latent_channels} latent "
-            "channels each",
+            "Cells": f"{len(model.cells)} applied, {distinct} with weights of their own, each with "
+            f"{config.latent_channels} latent channels",
             "Likelihood": f"{config.likelihood} over {config.levels} grey levels",
         },
         licence,

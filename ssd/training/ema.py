@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 
@@ -30,7 +31,7 @@ class EmaNetworks:
     def __init__(self, network: torch.nn.Module, decays: Sequence[float], device: torch.device) -> None:
         self.device = device
         self.decays = list(decays)
-        self.networks = [copy.deepcopy(network).eval().requires_grad_(False).to(device) for _ in decays]
+        self.networks: list[Any] = [copy.deepcopy(network).eval().requires_grad_(False).to(device) for _ in decays]
         self._updates = torch.zeros((), dtype=torch.float64, device=device)
 
     @property

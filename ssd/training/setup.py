@@ -12,13 +12,14 @@ from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
 from ..commands.errors import UsageError
 from ..data import ImageStream
 from ..data.dataset import ImageDataset
+from ..publishing.saving import load_unet
 from ..schedulers.base import ProcessScheduler
-from .build import build_scheduler, build_unet, load_weights, stage_widths
+from .build import build_scheduler, build_unet, stage_widths
 from .checkpoints import check_fits
 from .config import TrainConfig
 from .measured import settle_measured, to_measure
 from .run_folder import check_out_folder, check_same_data
-from .starting import RunSetup, agreed, open_images
+from .starting import RunSetup, agreed, copy_weights, open_images
 from .summary import summarize
 
 OF_LEVELS = (
@@ -80,7 +81,7 @@ def _set_up(config: TrainConfig, silent: bool) -> Setup:
     scheduler = build_scheduler(config)
     notes += unused
     if config.init_from and start.checkpoint is None:
-        load_weights(unet, config.init_from)
+        copy_weights(unet, load_unet(config.init_from), config.init_from)
     if start.checkpoint is not None:
         check_fits(start.checkpoint, unet)
     return Setup(config, dataset, start, notes, unet, scheduler)

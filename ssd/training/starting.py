@@ -12,15 +12,17 @@ import torch
 from accelerate import Accelerator
 from diffusers.models.modeling_utils import ModelMixin
 
-from ..commands.errors import UsageError
+from ..commands.errors import UsageError, exit_on_usage_error
 from ..commands.lock import hold_folder
 from ..data import ImageStream, open_dataset
 from ..data.dataset import ImageDataset
 from .checkpoints import TrainState, load_networks, load_optimizer
 from .ema import EmaNetworks
-from .engine import check_agreement, share_weights
+from .engine import check_agreement, end_with_the_others, share_weights
+from .memory import stop_when_memory_is_full
 from .run_config import RunConfig, filled, images_per_batch
 from .run_folder import Continuation, look_into, prepare_out_folder
+from .saving import stop_when_the_disk_is_full
 
 
 @dataclass
@@ -114,6 +116,38 @@ def claim_folder(setup: RunSetup, accelerator: Accelerator) -> Iterator[str | No
             problem = str(error)
         check_agreement(accelerator, {}, problem)
         yield note
+
+
+def copy_weights(network: ModelMixin, source: ModelMixin, model: str) -> None:
+    """Start a network from the weights of another one with the same architecture, that of the pipeline `model`."""
+    weights, own = source.state_dict(), network.state_dict()
+    wrong = [key for key, value in own.items() if key not in weights or weights[key].shape != value.shape]
+    wrong += [key for key in weights if key not in own]
+    if wrong:
+        raise UsageError(
+            f"--init_from {model} has another architecture: {len(wrong)} tensors differ, such as {sorted(wrong)[0]}. "
+            "Use its widths and layers."
+        )
+    network.load_state_dict(weights)
+
+
+@contextmanager
+def guarded(setup: RunSetup, accelerator: Accelerator) -> Iterator[str | None]:
+    """Train in here: alone in --out, and every failure that can be foreseen is one line.
+
+    Yields
+    ------
+    str or None
+        A note, where the folder was left by a process that was killed.
+    """
+    with (
+        exit_on_usage_error(),
+        claim_folder(setup, accelerator) as takeover,
+        end_with_the_others(accelerator),
+        stop_when_the_disk_is_full(Path(setup.config.out)),
+        stop_when_memory_is_full(setup.config, accelerator.num_processes),
+    ):
+        yield takeover
 
 
 @dataclass
