@@ -123,6 +123,11 @@ class VDVAETrainConfig(RunConfig, VDVAESettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require("res", self.res, self.size[0] == self.size[1], "one side: images of VDVAE are square")
+        for name in ("enc_blocks", "dec_blocks"):
+            try:
+                parse_blocks(getattr(self, name))
+            except ValueError as error:
+                raise UsageError(f"--{name}: {error}") from error
         threshold = self.skip_threshold
         require("skip_threshold", threshold, threshold > 0 or threshold == NEVER, "positive, or -1 for never")
         if self.mixed_precision == "fp16":
@@ -151,12 +156,15 @@ class VDVAETrainConfig(RunConfig, VDVAESettings):
             "input_shift",
             "input_scale",
             "state_norm",
-            "fourier_features",
             "residual",
             "max_latent_blocks",
         )
         own = {name: getattr(self, name) for name in names}
-        return {"sample_size": self.size[0], "in_channels": self.channels} | own
+        return {
+            "sample_size": self.size[0],
+            "in_channels": self.channels,
+            "fourier_features": tuple(self.fourier_features),
+        } | own
 
     @property
     def has_routes(self) -> bool:
