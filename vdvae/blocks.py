@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .precision import at_least_float32
+
 StateNorm = Literal["none", "unit", "rms"]
 STATE_NORMS = get_args(StateNorm)
 
@@ -141,7 +143,7 @@ class Cell(nn.Module):
         self.project = conv(latent_channels, width, scale=scale)
         self.block = Block(width, inner_channels, width, resolution, scale=scale)
         self.residual = residual
-        self._split = (latent_channels, latent_channels, width)
+        self._split = (2 * latent_channels, width)
 
     def forward(
         self,
@@ -169,12 +171,14 @@ class Cell(nn.Module):
         sampled_kl : bool
             Give log q(z) - log p(z) of the drawn z, whose expectation the KL is.
         """
-        prior_mean, prior_log_scale, shift = self.prior(state).split(self._split, dim=1)
-        kl = state.new_zeros(len(state))
+        of_prior, shift = self.prior(state).split(self._split, dim=1)
+        prior_mean, prior_log_scale = at_least_float32(of_prior).chunk(2, dim=1)
+        kl = prior_mean.new_zeros(len(state))
         if latent is not None:
             z = latent
         elif activation is not None and self.posterior is not None:
-            mean, log_scale = self.posterior(torch.cat([state, activation], dim=1)).chunk(2, dim=1)
+            of_posterior = self.posterior(torch.cat([state, activation], dim=1))
+            mean, log_scale = at_least_float32(of_posterior).chunk(2, dim=1)
             z = mean if noise is None else mean + log_scale.exp() * noise
             if sampled_kl:
                 elements = _log_density(z, mean, log_scale) - _log_density(z, prior_mean, prior_log_scale)
@@ -183,6 +187,7 @@ class Cell(nn.Module):
             kl = elements.sum(dim=(1, 2, 3))
         else:
             z = prior_mean if noise is None else prior_mean + temperature * prior_log_scale.exp() * noise
+        z = z.to(state.dtype)
         step = shift + self.project(z)
         state = state + step if self.residual else step
         state = state + self.block(state) if self.residual else self.block(state)

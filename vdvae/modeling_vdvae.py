@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.utils import BaseOutput
 
 from .blocks import STATE_NORMS, StateNorm, conv
 from .bottom_up import BlockSettings, BottomUp
@@ -30,8 +28,7 @@ from .noise import Generators, draw_uniforms
 from .top_down import Draws, Tensors, TopDown, TopDownOutput
 
 
-@dataclass
-class ElboTerms(BaseOutput):
+class ElboTerms(NamedTuple):
     """The bound of every image in its parts, all in nats per dimension.
 
     Attributes

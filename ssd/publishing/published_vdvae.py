@@ -185,8 +185,10 @@ class ConvertVDVAEConfig:
         A JSON file with the settings of the published code, instead of --preset.
     shared : bool
         With --hparams: every RESxN of its layout is one block that is applied N times.
-    input_shift, input_scale : float, optional
-        With --hparams: what the images are shifted and scaled by, (x + shift) * scale. By default to [-1, 1].
+    input_shift : float, optional
+        With --hparams: what is added to the grey levels 0..255 of an input. By default they become [-1, 1].
+    input_scale : float, optional
+        With --hparams: what the shifted grey levels are multiplied by.
     """
 
     checkpoint: str

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from .pixels import Pixels, at_least_float32
+from ..precision import at_least_float32
+from .pixels import Pixels
 
 
 class BernoulliHead:

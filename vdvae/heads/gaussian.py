@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from .pixels import MIN_LOG_SCALE, Pixels, at_least_float32, inside_unit
+from ..precision import at_least_float32
+from .pixels import MIN_LOG_SCALE, Pixels, inside_unit
 
 
 class GaussianHead:

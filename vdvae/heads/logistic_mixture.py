@@ -17,7 +17,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from .pixels import MIN_LOG_SCALE, Pixels, at_least_float32, inside_unit
+from ..precision import at_least_float32
+from .pixels import MIN_LOG_SCALE, Pixels, inside_unit
 
 
 class LogisticMixtureHead:

@@ -69,11 +69,6 @@ class Pixels:
         return torch.round((x.clamp(-1, 1) + 1) * ((self.levels - 1) / 2)).long()
 
 
-def at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    """Half precision becomes float32: probabilities of grey levels need it."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
 def inside_unit(uniforms: torch.Tensor) -> torch.Tensor:
     """Uniform numbers kept away from 0 and 1, where logarithms end."""
     eps = torch.finfo(uniforms.dtype).eps
