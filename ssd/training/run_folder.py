@@ -24,7 +24,7 @@ WRITTEN: dict[str, str] = {
     "README.md": "its model card",
     "checkpoints/": "training state, to resume from",
     "samples/": "grids of EMA samples",
-    "log.csv, tensorboard/": "loss, loss per level, speed",
+    "log.csv, tensorboard/": "losses, gradient norms, speed",
     CONFIG_FILE: "the resolved configuration",
 }
 """What every run writes beside its pipeline."""
