@@ -15,6 +15,7 @@ from PIL import Image
 
 from ssd import SSDPipeline, VDVAEPipeline
 from ssd.data.prepare import main
+from ssd.training.log import read_log
 
 from ..conftest import ROOT, TINY, run_script
 from .runs import (
@@ -64,6 +65,9 @@ def test_two_processes_are_one(script, fsdp: bool, one, tmp_path) -> None:
         assert done.code == 0, done.err
     assert largest_difference(final_tensors(tmp_path / "two", 5), final_tensors(one(script), 5)) < 1e-6
     assert len(list((tmp_path / "two" / "samples").glob("step_00000005*.png"))) == 2
+    if script == VDVAE:  # the held-out images are shared, too
+        bits = [float(read_log(run / "log.csv")[-1]["valid_loss"]) for run in (tmp_path / "two", one(script))]
+        assert bits[0] == pytest.approx(bits[1], rel=1e-5)
     network, pipeline = {"unet": ("FlexiUNet2DModel", SSDPipeline), "vdvae": ("VDVAEModel", VDVAEPipeline)}[script.part]
     assert json.loads((tmp_path / "two" / script.part / "config.json").read_text())["_class_name"] == network
     assert pipeline.from_pretrained(tmp_path / "two")

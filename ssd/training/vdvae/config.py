@@ -104,7 +104,7 @@ class VDVAETrainConfig(RunConfig, VDVAESettings):
     max_steps : int, optional
         The number of training steps. Default: 1000000.
     global_batch_size : int, optional
-        Images per optimizer step, on all processes together. Default: 32, as published for 32 pixels.
+        Images per optimizer step, on all processes together. Default: 32, as published for CIFAR-10.
     learning_rate : float, optional
         The learning rate of AdamW, whose betas are 0.9 and 0.9. Default: 1.5e-4; 2e-4 is published for CIFAR-10.
     mixed_precision : str
