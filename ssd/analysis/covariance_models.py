@@ -41,10 +41,13 @@ def by_band(covariance: torch.Tensor, size: Size, num_bands: int = NUM_BANDS) ->
 
 
 def low_rank_and_by_frequency(covariance: torch.Tensor, size: Size, rank: int) -> torch.Tensor:
-    """The `rank` directions of the largest variance are kept, and of the rest `by_frequency`: (rank + 1) D numbers."""
+    """Kept are the `rank` directions of the largest variance, or all there are, and of the rest `by_frequency`.
+
+    (rank + 1) D numbers.
+    """
     variances, directions = torch.linalg.eigh(covariance)
-    leading = directions[:, -rank:] if rank else directions[:, :0]
-    low_rank = (leading * variances[len(variances) - rank :]) @ leading.T
+    first = max(0, len(variances) - rank)
+    low_rank = (directions[:, first:] * variances[first:]) @ directions[:, first:].T
     return low_rank + by_frequency(covariance - low_rank, size)
 
 

@@ -30,6 +30,9 @@ LARGEST_DENSE = 1024
 
 ROWS_AT_ONCE = 64
 
+NOTHING = 1e-9
+"""A Jacobian of this norm or less is zero up to round-off."""
+
 
 class LinearMap(ABC):
     """A Jacobian J, (n, d)."""
@@ -146,9 +149,13 @@ def leading_spectrum(jacobian: LinearMap, size: int, number: int, seed: int = 0)
     return Spectrum(torch.from_numpy(eigenvalues[order]), torch.from_numpy(vectors[:, order]))
 
 
-def asymmetry(matrix: torch.Tensor) -> float:
-    """|J - J^T| / |J| in the Frobenius norm: 0 for a symmetric matrix, sqrt(2) where J and J^T are orthogonal."""
-    return float((matrix - matrix.T).norm() / matrix.norm())
+def asymmetry(matrix: torch.Tensor) -> float | None:
+    """|J - J^T| / |J| in the Frobenius norm: 0 for a symmetric matrix, sqrt(2) where J and J^T are orthogonal.
+
+    None for a matrix of nothing but rounding, of which no such thing can be said.
+    """
+    norm = float(matrix.norm())
+    return float((matrix - matrix.T).norm()) / norm if norm > NOTHING else None
 
 
 @dataclass(frozen=True)
@@ -161,13 +168,13 @@ class Probed:
         tr J (Hutchinson 1989) and its standard error.
     squared_norm : float
         |J|^2 in the Frobenius norm.
-    asymmetry : float
+    asymmetry : float or None
     """
 
     trace: float
     trace_error: float
     squared_norm: float
-    asymmetry: float
+    asymmetry: float | None
 
 
 def probe(jacobian: LinearMap, probes: torch.Tensor) -> Probed:
@@ -184,8 +191,9 @@ def probe(jacobian: LinearMap, probes: torch.Tensor) -> Probed:
     traces = (probes * forward).sum(dim=1)
     squares = (forward.square().sum(dim=1) + backward.square().sum(dim=1)) / 2
     difference = (forward - backward).square().sum(dim=1).mean()
-    error = float(traces.std() / len(probes) ** 0.5)
-    return Probed(float(traces.mean()), error, float(squares.mean()), float((difference / squares.mean()).sqrt()))
+    error, norm = float(traces.std() / len(probes) ** 0.5), float(squares.mean())
+    asymmetric = float((difference / norm).sqrt()) if norm > NOTHING**2 else None
+    return Probed(float(traces.mean()), error, norm, asymmetric)
 
 
 def random_signs(number: int, size: int, generator: torch.Generator) -> torch.Tensor:

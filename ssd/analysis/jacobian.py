@@ -27,6 +27,7 @@ from ..commands.files import write_json
 from ..commands.output_paths import check_output_folder
 from ..commands.parser import CommandParser
 from ..data import ImageStream, open_dataset
+from ..data.dataset import ImageDataset
 from ..data.some_images import some_images
 from ..seeding import torch_generator
 from .denoisers.bias_free import BiasFreeDenoiser
@@ -71,7 +72,8 @@ class JacobianConfig:
     images : int
         The number of images at which the Jacobian is taken, drawn by the seed.
     num : int
-        The number of images that an exact denoiser is made of, drawn alike.
+        The number of images that an exact denoiser is made of, drawn by the same seed; those of the Jacobians may be
+        among them.
     sigmas : list of float, optional
         Noise levels for images in [0, 1]. The default is 0.02, 0.05, 0.1, 0.2, 0.4 and 0.8.
     seed : int
@@ -99,23 +101,35 @@ class JacobianConfig:
             raise UsageError(f"--sigmas must be positive numbers, such as '[0.1, 0.4]', got {self.sigmas}.")
 
 
-def read_images(config: JacobianConfig) -> torch.Tensor:
-    """(N, C, H, W), float64 in [0, 1]: those of the Jacobians first."""
+def open_data(config: JacobianConfig) -> ImageDataset:
+    """The data set."""
     dataset = open_dataset(config.data, config.res, split=config.split, channels=config.channels)
     if isinstance(dataset, ImageStream):
         raise UsageError(f"--data {config.data} is a stream: give data with a length.")
-    number = max(config.images, config.num if config.denoiser in EXACT else 0)
-    return torch.stack(list(some_images(dataset, number, config.seed))).double() / 2 + 0.5
+    return dataset
 
 
-def open_denoiser(config: JacobianConfig, images: torch.Tensor) -> Denoise:
+def read_images(dataset: ImageDataset, number: int, seed: int) -> torch.Tensor:
+    """At most `number` images drawn by the seed, (N, C, H, W), float64 in [0, 1]."""
+    return torch.stack(list(some_images(dataset, number, seed))).double() / 2 + 0.5
+
+
+def open_denoiser(config: JacobianConfig, dataset: ImageDataset) -> Denoise:
     """f(y, sigma), differentiable."""
-    if config.denoiser == "gaussian":
-        return GaussianDenoiser.fitted(images)
-    if config.denoiser == "empirical":
-        return EmpiricalDenoiser(images)
+    if config.denoiser in EXACT:
+        images = read_images(dataset, config.num, config.seed)
+        if len(images) < 2:
+            raise UsageError(f"An exact denoiser is made of two images or more, and --data {config.data} has 1.")
+        return GaussianDenoiser.fitted(images) if config.denoiser == "gaussian" else EmpiricalDenoiser(images)
     network: BiasFreeDenoiser = load_denoiser(config.denoiser).double().requires_grad_(False)
     network.check_size((config.res, config.res))
+    try:
+        network.denoise(torch.zeros(1, config.channels, config.res, config.res, dtype=torch.float64))
+    except RuntimeError as error:
+        raise UsageError(
+            f"The denoiser in {config.denoiser} does not take images of {config.channels} channel(s): give "
+            "its --channels."
+        ) from error
     return lambda y, sigma: network.denoise(y)
 
 
@@ -157,33 +171,36 @@ def differentiate(denoise: Denoise, clean: torch.Tensor, sigma: float, generator
     def function(rows: torch.Tensor) -> torch.Tensor:
         return denoise(rows.view(-1, *clean.shape), sigma).flatten(1)
 
+    smallest, trace_error = None, None
     if size <= LARGEST_DENSE:
         matrix = dense_jacobian(function, y)
         found, linear = spectrum(matrix), matrix @ y
-        numbers = {"tr J": float(matrix.trace()), "asymmetry": asymmetry(matrix)}
-        smallest: float | None = float(found.eigenvalues[-1])
+        trace, asymmetric = float(matrix.trace()), asymmetry(matrix)
+        smallest = float(found.eigenvalues[-1])
     else:
         implicit = ImplicitMap(function, y)
         probed = probe(implicit, random_signs(NUM_PROBES, size, generator))
         found, linear = leading_spectrum(implicit, size, NUM_LEADING), implicit.apply(y[None])[0]
-        numbers = {"tr J": probed.trace, "asymmetry": probed.asymmetry}
-        smallest = None
+        trace, trace_error, asymmetric = probed.trace, probed.trace_error, probed.asymmetry
     inside = found.vectors[:, :NUM_LEADING].T @ clean.flatten()
-    about = {
+    numbers = {
+        "tr J": trace,
+        "+-": trace_error,
+        "asymmetry": asymmetric,
         "largest": float(found.eigenvalues[0]),
         "smallest": smallest,
         "error": float((denoised - clean).square().sum()),
-        "SURE": sure(noisy, denoised, sigma, numbers["tr J"]),
-        "s^2 tr J": sigma**2 * numbers["tr J"],
+        "SURE": sure(noisy, denoised, sigma, trace),
+        "s^2 tr J": sigma**2 * trace,
         "top 16": float(inside.square().sum() / clean.square().sum()),
         "affine": float((denoised.flatten() - linear).norm() / denoised.norm()),
     }
-    return DenoiserJacobian({**numbers, **about}, noisy, denoised, found)
+    return DenoiserJacobian(numbers, noisy, denoised, found)
 
 
 def format_table(rows: list[dict[str, float | None]]) -> str:
     """A line per noise level, for people."""
-    names = list(rows[0])
+    names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     cells = [["" if row[name] is None else f"{row[name]:.4g}" for name in names] for row in rows]
     return "\n".join(" ".join(f"{cell:>10}" for cell in line) for line in [names, *cells])
 
@@ -221,7 +238,7 @@ def study(config: JacobianConfig, denoise: Denoise, images: torch.Tensor) -> lis
     with tqdm(total=len(sigmas) * config.images, desc="Jacobians", delay=2) as progress:
         for sigma in sigmas:
             found = []
-            for index in range(min(config.images, len(images))):
+            for index in range(len(images)):
                 generator = torch_generator(config.seed, "jacobian", index, round(1e6 * sigma))
                 found.append(differentiate(denoise, images[index], sigma, generator))
                 progress.update()
@@ -229,7 +246,9 @@ def study(config: JacobianConfig, denoise: Denoise, images: torch.Tensor) -> lis
             rows.append({"sigma": sigma, **means})
             first.append((sigma, found[0]))
     out = Path(config.out)
-    write_json(out / "jacobian.json", {"denoiser": config.denoiser, "data": config.data, "rows": rows})
+    spectra = {str(sigma): jacobian.spectrum.eigenvalues.tolist() for sigma, jacobian in first}
+    content = {"denoiser": config.denoiser, "data": config.data, "rows": rows, "eigenvalues_at_first": spectra}
+    write_json(out / "jacobian.json", content)
     save_figure(draw(first), out / "jacobian.png")
     return rows
 
@@ -246,11 +265,11 @@ def main(arguments: list[str] | None = None) -> None:
         config = JacobianConfig(**parser.parse_args(arguments).as_dict())
         check_output_folder(config.out, "--out")
         pyplot()
-        images = read_images(config)
-        denoise = open_denoiser(config, images)
+        dataset = open_data(config)
+        denoise, images = open_denoiser(config, dataset), read_images(dataset, config.images, config.seed)
     with exit_on_usage_error():
         rows = study(config, denoise, images)
-    print(f"means over {min(config.images, len(images))} images of {config.data}")  # noqa: T201
+    print(f"means over {len(images)} images of {config.data}")  # noqa: T201
     print(format_table(rows))  # noqa: T201
     for name in ("jacobian.json", "jacobian.png"):
         print(f"wrote {Path(config.out) / name}")  # noqa: T201

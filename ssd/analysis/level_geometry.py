@@ -71,8 +71,8 @@ class LevelGeometryConfig(GivenImages):
             levels = range(len(process.resolution.resolutions))
             within = [t for level in levels for t in timesteps_of(process, level, AUTOMATIC)]
             return sorted({*within, *process.required_timesteps}, reverse=True)
-        if wrong := [t for t in self.timesteps if not 0 < t < process.num_timesteps]:
-            raise UsageError(f"--timesteps must be in 1..{process.num_timesteps - 1}, got {wrong[0]}.")
+        if wrong := [t for t in self.timesteps if not 0 <= t < process.num_timesteps]:
+            raise UsageError(f"--timesteps must be in 0..{process.num_timesteps - 1}, got {wrong[0]}.")
         return sorted(set(self.timesteps), reverse=True)
 
 
@@ -145,13 +145,14 @@ def _numbers(
 ) -> dict[str, float | None]:
     numbers: dict[str, float | None] = {
         "d_eff": found.d_eff,
+        "+-": found.d_eff_error or None,
         "share": found.d_eff / x_t.numel(),
         "asymmetry": found.asymmetry,
         "largest": float(found.eigenvalues[0]),
         "smallest": found.smallest,
         "coverage": found.coverage,
         "invented": found.invented,
-        "affine": found.affine_share,
+        "affine": found.affine,
         "error": float((found.prediction - target).square().mean()),
         "sure": None,
     }
@@ -169,27 +170,19 @@ def _mean(rows: list[dict[str, float | None]], first: LevelJacobian) -> dict[str
 
 
 COLUMNS = (
-    "d_eff",
-    "wiener",
-    "share",
-    "asymmetry",
-    "largest",
-    "smallest",
-    "coverage",
-    "invented",
-    "affine",
-    "error",
-    "sure",
+    *("d_eff", "+-", "wiener", "share", "asymmetry", "largest", "smallest"),
+    *("coverage", "invented", "affine", "error", "sure"),
 )
 
 
 def format_table(found: list[Geometry]) -> str:
     """A line per timestep, for people."""
-    lines = [f"{'state':>20} {'t':>4} " + " ".join(f"{name:>9}" for name in COLUMNS)]
+    names = [name for name in COLUMNS if any(geometry.numbers[name] is not None for geometry in found)]
+    lines = [f"{'state':>20} {'t':>4} " + " ".join(f"{name:>9}" for name in names)]
     for numbers in (geometry.numbers for geometry in found):
         (h, w), (height, width) = numbers["size"], numbers["target_size"]
         state = f"{h} x {w}" if (h, w) == (height, width) else f"{h} x {w} to {height} x {width}"
-        cells = ["" if numbers[name] is None else f"{numbers[name]:.4g}" for name in COLUMNS]
+        cells = ["" if numbers[name] is None else f"{numbers[name]:.4g}" for name in names]
         lines.append(f"{state:>20} {numbers['t']:4d} " + " ".join(f"{cell:>9}" for cell in cells))
     return "\n".join(lines)
 
@@ -197,7 +190,8 @@ def format_table(found: list[Geometry]) -> str:
 def write(found: list[Geometry], about: dict[str, Any], out: Path) -> list[Path]:
     """The files, and their paths."""
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "level_geometry.json", {**about, "timesteps": [geometry.numbers for geometry in found]})
+    rows = [{**geometry.numbers, "eigenvalues_at_first": geometry.first.eigenvalues.tolist()} for geometry in found]
+    write_json(out / "level_geometry.json", {**about, "timesteps": rows})
     save_figure(draw_spectra([geometry.first for geometry in found]), out / "level_geometry.png")
     pictured = [(geometry.first, geometry.x_t) for geometry in found]
     save_figure(draw_eigenvectors(pictured), out / "eigenvectors.png")
@@ -211,7 +205,9 @@ def main(arguments: list[str] | None = None) -> None:
         config = LevelGeometryConfig(**parser.parse_args(arguments).as_dict())
         check_output_folder(config.out, "--out")
         pyplot()
-        pipeline = load_pipeline(config.model, config.device or "cpu")
+        if config.device not in (None, "cpu"):
+            raise UsageError(f"Jacobians are computed on the CPU, got --device {config.device}: leave it out.")
+        pipeline = load_pipeline(config.model, "cpu")
         denoiser = Denoiser(pipeline)
         if denoiser.scheduler.config.blur_sigma_max:
             raise UsageError("This is for models without blur, whose levels have one image each.")

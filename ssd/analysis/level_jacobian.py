@@ -32,6 +32,7 @@ from ..process.scale_space import ScaleSpaceProcess
 from ..seeding import torch_generator
 from .derivatives import (
     LARGEST_DENSE,
+    NOTHING,
     DenseMap,
     ImplicitMap,
     LinearMap,
@@ -65,16 +66,16 @@ class LevelJacobian:
         Of the symmetric part of S, descending: all n_t of small images, else the leading ones.
     vectors : torch.Tensor
         (n_t, k), columns.
-    asymmetry : float
-        |S - S^T| / |S|.
+    asymmetry : float or None
+        |S - S^T| / |S|; None where S is nothing but rounding.
     smallest : float or None
         The smallest eigenvalue, of small images.
     invented : float or None
         nu, at a change.
     coverage : float or None
         c, within a level that has a coarser one.
-    affine_share : float
-        |g - J x_t| / |g|: 0 for a linear network, and for a bias-free one.
+    affine : float or None
+        |g - J x_t| / |g|: 0 for a linear network, and for a bias-free one; None where g is 0.
     prediction : torch.Tensor
         g(x_t), (C, H, W).
     """
@@ -86,11 +87,11 @@ class LevelJacobian:
     d_eff_error: float
     eigenvalues: torch.Tensor
     vectors: torch.Tensor
-    asymmetry: float
+    asymmetry: float | None
     smallest: float | None
     invented: float | None
     coverage: float | None
-    affine_share: float
+    affine: float | None
     prediction: torch.Tensor
 
     @property
@@ -142,7 +143,7 @@ def level_jacobian(
         target_size=target_size,
         invented=invented_detail(jacobian, down, len(flat), signs if not dense else None) if changes else None,
         coverage=None if coarser is None else coverage(square, coarser, len(x_t), signs if not dense else None),
-        affine_share=float((prediction.flatten() - jacobian.apply(flat[None])[0]).norm() / prediction.norm()),
+        affine=_quotient((prediction.flatten() - jacobian.apply(flat[None])[0]).norm(), prediction.norm()),
         prediction=prediction,
         **found,
     )
@@ -191,7 +192,12 @@ def _probed_numbers(square: LinearMap, size: int, signs: _Signs, seed: int) -> d
     return {"eigenvalues": found.eigenvalues, "vectors": found.vectors, "smallest": None, **numbers}
 
 
-def invented_detail(jacobian: LinearMap, down: LinearOperator, size: int, signs: _Signs | None = None) -> float:
+def _quotient(part: torch.Tensor, whole: torch.Tensor) -> float | None:
+    """part / whole, None where the whole is nothing but rounding."""
+    return float(part / whole) if float(whole.abs()) > NOTHING else None
+
+
+def invented_detail(jacobian: LinearMap, down: LinearOperator, size: int, signs: _Signs | None = None) -> float | None:
     """nu of J, (n_s, n_t), for the downsampling from x_s to x_t, in [0, 1]; by random vectors where they are given.
 
     |J|^2 = sum over a basis of |J z|^2, and E |J z|^2 over random signs.
@@ -199,10 +205,11 @@ def invented_detail(jacobian: LinearMap, down: LinearOperator, size: int, signs:
     vectors = torch.eye(size, dtype=torch.float64) if signs is None else signs.of("invented detail", size)
     columns = jacobian.apply(vectors)
     rows = _on_rows(_singular(down).v.apply_transposed, columns, down.in_size)
-    return 1 - float(rows.square().sum() / columns.square().sum())
+    kept = _quotient(rows.square().sum(), columns.square().sum())
+    return None if kept is None else 1 - kept
 
 
-def coverage(square: LinearMap, down: LinearOperator, channels: int, signs: _Signs | None = None) -> float:
+def coverage(square: LinearMap, down: LinearOperator, channels: int, signs: _Signs | None = None) -> float | None:
     """c of S for the downsampling to the next coarser level: 1 where that holds all that is shown.
 
     tr V^T S V = sum over a basis, or E over random signs, of z^T V^T S V z; and the trace of the rest alike, so that
@@ -217,7 +224,7 @@ def coverage(square: LinearMap, down: LinearOperator, channels: int, signs: _Sig
         (vectors * square.apply(vectors)).sum(dim=1).sum() / (1 if signs is None else len(vectors))
         for vectors in (within, everything)
     )
-    return float(covered / total)
+    return _quotient(covered, total)
 
 
 def next_downsampling(process: ScaleSpaceProcess, t: int) -> LinearOperator | None:

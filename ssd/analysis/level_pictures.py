@@ -27,7 +27,8 @@ def draw_spectra(found: Sequence[LevelJacobian]) -> Any:
         axis.axhline(1, color="k", linewidth=0.6, linestyle=":")
         axis.set(xscale="log", xlabel="eigenvector k", title=title)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="x-small")
+        if axis.lines[:-2]:  # beside the two that mark 0 and 1
+            axis.legend(fontsize="x-small")
     axes[0].set_ylabel("eigenvalue of the symmetric part")
     return figure
 

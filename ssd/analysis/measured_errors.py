@@ -29,10 +29,21 @@ def open_model(model: str, num: int, settings: MeasuredImages) -> OpenedModel:
     UsageError
         When the model has other levels than the settings, or blur.
     """
-    given = GivenImages(model=model, data=settings.data, crop_preset=settings.crop_preset, num=num, seed=settings.seed)
+    given = GivenImages(
+        model=model,
+        data=settings.data,
+        split=settings.split,
+        crop_preset=settings.crop_preset,
+        num=num,
+        seed=settings.seed,
+    )
     pipeline = load_pipeline(model)
     denoiser = Denoiser(pipeline)
     _check_levels(denoiser, settings.sizes, settings.downsample_kernel)
+    if pipeline.unet.config.in_channels != settings.channels:
+        raise UsageError(
+            f"The model has {pipeline.unet.config.in_channels} channels, got --channels {settings.channels}."
+        )
     return denoiser, given.open(pipeline)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tqdm.auto import tqdm
@@ -39,6 +39,8 @@ class MeasuredImages:
         The seed of the choice.
     channels : int
         3 for colour, 1 for grey.
+    split : str, optional
+        The part of the data. The default is the data set's, which is the training split.
     crop_preset : str
         How pictures are cropped and resized.
     downsample_kernel : str
@@ -51,6 +53,7 @@ class MeasuredImages:
     num: int = NUM_IMAGES
     seed: int = 0
     channels: int = 3
+    split: str | None = None
     crop_preset: str = "adm"
     downsample_kernel: Literal["bilinear", "area", "bicubic", "lanczos3", "dct"] = "bilinear"
 
@@ -71,7 +74,8 @@ class MeasuredImages:
 
     def open(self) -> ImageDataset | ImageStream:
         """The data set, at the full resolution."""
-        return open_dataset(self.data, self.sizes[0], self.crop_preset, channels=self.channels)
+        given: dict[str, Any] = {} if self.split is None else {"split": self.split}
+        return open_dataset(self.data, self.sizes[0], self.crop_preset, channels=self.channels, **given)
 
     def images(self, dataset: ImageDataset | ImageStream) -> Iterator[torch.Tensor]:
         """The images, (C, H, W) each, with a progress bar where it takes long."""

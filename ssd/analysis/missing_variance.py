@@ -12,6 +12,7 @@ with a perfect network, when the missing covariance is added at the changes: not
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,13 +31,13 @@ from ..process.scale_space import ScaleSpaceProcess
 from ..process.spacing import SPACINGS
 from .covariance_models import by_band, by_frequency, low_rank_and_by_frequency
 from .gaussian_data import residual_covariance
+from .information.rules import LARGEST_MISSING
 from .information.statistics import ImageStatistics, image_statistics, level_operators
 from .measured_errors import OpenedModel, error_covariance, open_model
 from .measured_images import MeasuredImages
 from .missing_covariance import MissingVariance, missing_variance
 from .reverse_chain import Sampler, chain_distance
 
-LARGEST_RES = 32
 SAMPLERS = {"ancestral, 50 steps": (1, "change", "linspace", 50), "second order, 20 steps": (2, "null", "logsnr", 20)}
 """Name -> order, where the covariance is added, spacing, steps. Second order repairs the row space itself."""
 
@@ -70,8 +71,10 @@ class MissingVarianceConfig(MeasuredImages):
         for name, low in (("num_denoised", 2), ("rank", 1)):
             if getattr(self, name) < low:
                 raise UsageError(f"--{name} must be at least {low}, got {getattr(self, name)}.")
-        if max(self.sizes[0]) > LARGEST_RES:
-            raise UsageError(f"--res must be at most {LARGEST_RES}, got {self.res}: time grows with its sixth power.")
+        if math.prod(self.sizes[0]) > LARGEST_MISSING:
+            raise UsageError(
+                f"--res must be of at most {LARGEST_MISSING} pixels, got {self.res}: time grows with their third power."
+            )
         if self.model and self.switches:
             raise UsageError("--switches and --model do not go together: a model has its own switches.")
 
@@ -123,9 +126,9 @@ def format_changes(process: ScaleSpaceProcess, gaussian: list[MissingVariance], 
 def format_repairs(found: dict[str, dict[str, float]]) -> str:
     """A line per sampler, for people."""
     forms = list(next(iter(found.values())))
-    lines = [f"{'added at the changes:':24}" + "".join(f"{form:>15}" for form in forms)]
+    lines = [f"{'added at the changes:':24}" + "".join(f" {form:>15}" for form in forms)]
     return "\n".join(
-        [*lines, *(f"{name:24}" + "".join(f"{row[form]:15.4g}" for form in forms) for name, row in found.items())]
+        [*lines, *(f"{name:24}" + "".join(f" {row[form]:15.4g}" for form in forms) for name, row in found.items())]
     )
 
 

@@ -166,7 +166,7 @@ def test_the_command_with_a_model(capsys, tmp_path) -> None:
     [
         (["--switches", "[0]"], "Switch timesteps must lie in 1..999, got [0]."),
         (["--rank", "0"], "--rank must be at least 1, got 0."),
-        (["--res", "64"], "--res must be at most 32, got 64"),
+        (["--res", "64"], "--res must be of at most 1024 pixels, got 64"),
         (["--switches", "[344]", "--model", "runs/digits"], "do not go together"),
     ],
 )

@@ -6,9 +6,9 @@
 
 Prints for every rule (`ssd.analysis.information.rules`) the first timestep of every coarser level, the cost of the
 schedule that follows, and how far two samplers end from Gaussian images of the data's covariance with a perfect
-network: ancestral in 50 steps, and of second order in 20. The last line is what training takes. --out writes
-information.json and information.png, with the curves; --model adds what a network knows beyond the best linear
-denoiser, by the I-MMSE identity. Ours.
+network: ancestral and of second order, the median and the range of three numbers of steps. The last line is what
+training takes. --out writes information.json and information.png, with the curves; --model adds what a network knows
+beyond the best linear denoiser, by the I-MMSE identity. Ours.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class InformationConfig(MeasuredImages):
     Parameters
     ----------
     rule : str, optional
-        The rule whose switches are printed for training: info, info_brightness, band_snr, dimension, band_bits,
+        The rule whose switches are printed for training: info, info_contrast, band_snr, dimension, band_bits,
         half_bits, level_loss or missing_variance. The default is missing_variance up to 1,024 pixels, else info.
     threshold : float, optional
         Its threshold. The default is the rule's own.

@@ -14,7 +14,7 @@ from .gaussian import effective_dimension
 from .network import NetworkInformation
 from .rule_table import RuleRow
 from .rules import LARGEST_MISSING, Evidence
-from .state import brightness_information, state_information
+from .state import contrast_information, state_information
 
 STRIDE = 20
 """Timesteps between two points of m(t), which takes longest."""
@@ -23,7 +23,7 @@ STRIDE = 20
 def curves(evidence: Evidence) -> dict[str, Any]:
     """Numbers for JSON: the lists over t = 0..T-1, of every level or change where it says so.
 
-    - info, info_brightness: Info(t)
+    - info, info_contrast: Info(t)
     - bits: I_l(t) of one channel, per level
     - dimension: d_eff(t), per level
     - lost_out_of_band, lost_in_row_space: bits of a change, per change
@@ -39,7 +39,7 @@ def curves(evidence: Evidence) -> dict[str, Any]:
     return {
         "sizes": [list(operator.out_size) for operator in information.statistics.operators],
         "info": state_information(signal, sigma).tolist(),
-        "info_brightness": brightness_information(signal, sigma, information.statistics.brightness).tolist(),
+        "info_contrast": contrast_information(signal, sigma, information.statistics.contrast).tolist(),
         "bits": [information.bits(snr, level).tolist() for level in range(len(changes) + 1)],
         "dimension": [effective_dimension(snr, p).tolist() for p in information.variances],
         "lost_out_of_band": [information.lost_out_of_band(snr, level).tolist() for level in changes],
@@ -82,7 +82,7 @@ def draw(found: dict[str, Any], rows: Sequence[RuleRow], network: Sequence[Netwo
 
 def _draw_info(axis: Any, found: dict[str, Any]) -> None:
     axis.plot(found["info"], label="uniform pixels (the paper)")
-    axis.plot(found["info_brightness"], label="the data's pixels")
+    axis.plot(found["info_contrast"], label="the data's pixels")
     for level in range(1, len(found["sizes"])):
         axis.axhline(4.0**-level, color="k", linewidth=0.6, linestyle=":")
     axis.set(ylabel="Info(t)", title="known pixels; dotted: those of small images")

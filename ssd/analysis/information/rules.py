@@ -3,15 +3,16 @@
 | rule | level l may begin at t when |
 |---|---|
 | info | Info(t) <= 4^-l: the paper's argument, figure 2 of arXiv:2603.08709 |
-| info_brightness | the same with the data's own |x_0| in place of uniform ones |
+| info_contrast | the same with the data's own |x_0| in place of uniform ones |
 | band_snr | no cosine coefficient outside of the coarse band has a signal-to-noise ratio above 1 |
-| dimension | d_eff <= 4^-l D |
-| band_bits | at most 20 % of the bits lie outside of the coarse band |
+| dimension | d_eff <= 4^-l D, by the variances P_k of cosine coefficients |
+| band_bits | at most 20 % of the bits lie outside of the coarse band, by P_k |
 | half_bits | level l holds at least half of the bits of level l - 1 |
 | level_loss | the change loses at most 0.05 bits per coarse pixel |
 | missing_variance | m(t) <= 0.1: what the step at the change lacks (`ssd.analysis.missing_covariance`) |
 
-All but the last look at what states hold; the last at what a sampler of first order makes of it. Ours, but the first.
+The thresholds of info, info_contrast and dimension are factors of 4^-l. All but the last rule look at what states hold;
+the last at what a sampler of first order makes of it. Ours, but the first.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ...process.scale_space import ScaleSpaceProcess
 from ..gaussian_data import residual_covariance
 from ..missing_covariance import MissingVariance, missing_variance
 from .gaussian import LevelInformation, effective_dimension, information_bits
-from .state import brightness_information, state_information
+from .state import contrast_information, state_information
 
 LARGEST_MISSING = 32 * 32
 """Pixels of an image up to which m(t) is computed: its time grows with their third power."""
@@ -105,9 +106,9 @@ def _info(evidence: Evidence, level: int) -> torch.Tensor:
     return 4.0**level * state_information(noise.signal[:-1], noise.sigma[:-1])
 
 
-def _info_brightness(evidence: Evidence, level: int) -> torch.Tensor:
-    noise, brightness = evidence.noise, evidence.information.statistics.brightness
-    return 4.0**level * brightness_information(noise.signal[:-1], noise.sigma[:-1], brightness)
+def _info_contrast(evidence: Evidence, level: int) -> torch.Tensor:
+    noise, contrast = evidence.noise, evidence.information.statistics.contrast
+    return 4.0**level * contrast_information(noise.signal[:-1], noise.sigma[:-1], contrast)
 
 
 def _band_snr(evidence: Evidence, level: int) -> torch.Tensor:
@@ -151,7 +152,7 @@ def _missing_variance(evidence: Evidence, level: int, threshold: float) -> int |
 
 RULES = {
     "info": Rule(1.0, _of_curve(_info)),
-    "info_brightness": Rule(1.0, _of_curve(_info_brightness)),
+    "info_contrast": Rule(1.0, _of_curve(_info_contrast)),
     "band_snr": Rule(1.0, _of_curve(_band_snr)),
     "dimension": Rule(1.0, _of_curve(_dimension)),
     "band_bits": Rule(0.2, _of_curve(_band_bits)),

@@ -37,26 +37,26 @@ def state_information(signal: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor
     return torch.where(s == 0, 0.0, information).to(signal.dtype)
 
 
-def brightness_information(signal: torch.Tensor, sigma: torch.Tensor, brightness: torch.Tensor) -> torch.Tensor:
+def contrast_information(signal: torch.Tensor, sigma: torch.Tensor, contrast: torch.Tensor) -> torch.Tensor:
     """Info(t) with the data's own pixels in place of uniform ones: the mean of erf(s |x_0| / sqrt 2). Ours.
 
     Parameters
     ----------
     signal, sigma : torch.Tensor
         a_t >= 0 and sigma_t > 0, (T,).
-    brightness : torch.Tensor
+    contrast : torch.Tensor
         The share of |x_0| in equal bins of [0, 1], as `ImageStatistics` has it.
 
     Examples
     --------
     >>> black_and_white = torch.zeros(100).index_fill(0, torch.tensor(99), 1.0)
-    >>> brightness_information(torch.tensor([0.6]), torch.tensor([0.8]), black_and_white)
+    >>> contrast_information(torch.tensor([0.6]), torch.tensor([0.8]), black_and_white)
     tensor([0.5445], dtype=torch.float64)
     """
-    bins = len(brightness)
+    bins = len(contrast)
     middles = (torch.arange(bins, dtype=torch.float64) + 0.5) / bins
     s = signal.to(torch.float64) / sigma.to(torch.float64)
-    return torch.stack([torch.erf(value * middles / math.sqrt(2)) @ brightness.to(torch.float64) for value in s])
+    return torch.stack([torch.erf(value * middles / math.sqrt(2)) @ contrast.to(torch.float64) for value in s])
 
 
 def image_information(share: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What the information of noisy images depends on: their covariance, their spectrum at every level, their brightness.
+"""What the information of noisy images depends on: their covariance, their spectrum at every level, their contrast.
 
 Shape letters: C channels; H W the full resolution, D = H W; h w the size of a level.
 """
@@ -12,13 +12,14 @@ from functools import cached_property
 
 import torch
 
+from ...commands.errors import UsageError
 from ...operators.cosine_filter import cosine_basis
 from ...operators.linear import IdentityOperator, LinearOperator
 
 LARGEST_COVARIANCE = 64 * 64
 """Pixels of an image whose covariance is kept, of 128 MiB; of larger images only the spectra."""
 
-NUM_BRIGHTNESSES = 1 << 14
+NUM_CONTRASTS = 1 << 14
 """Bins of the histogram of |x_0|, of width 6e-5."""
 
 
@@ -36,15 +37,15 @@ class ImageStatistics:
         Per level the variance P_k of every orthonormal cosine coefficient of D_l x_0, (h, w).
     covariance : torch.Tensor or None
         C, (D, D); None above `LARGEST_COVARIANCE` pixels.
-    brightness : torch.Tensor
-        The share of values |x_0| in equal bins of [0, 1], (`NUM_BRIGHTNESSES`,).
+    contrast : torch.Tensor
+        The share of values |x_0| in equal bins of [0, 1], (`NUM_CONTRASTS`,).
     """
 
     count: int
     operators: tuple[LinearOperator, ...]
     spectra: tuple[torch.Tensor, ...]
     covariance: torch.Tensor | None
-    brightness: torch.Tensor
+    contrast: torch.Tensor
 
     @cached_property
     def level_covariances(self) -> tuple[torch.Tensor, ...]:
@@ -78,7 +79,7 @@ def image_statistics(images: Iterable[torch.Tensor], operators: Sequence[LinearO
 
     Raises
     ------
-    ValueError
+    UsageError
         When there are fewer than two images, or all are the same.
 
     Examples
@@ -91,7 +92,7 @@ def image_statistics(images: Iterable[torch.Tensor], operators: Sequence[LinearO
     """
     bases = [cosine_basis(operator.out_size) for operator in operators]
     sums = [_Moments() for _ in operators]
-    brightness = torch.zeros(NUM_BRIGHTNESSES, dtype=torch.float64)
+    contrast = torch.zeros(NUM_CONTRASTS, dtype=torch.float64)
     outer = _Outer() if math.prod(operators[0].in_size) <= LARGEST_COVARIANCE else None
     for image in images:
         pixels = image.to(torch.float64)
@@ -99,15 +100,15 @@ def image_statistics(images: Iterable[torch.Tensor], operators: Sequence[LinearO
             level.add(basis.apply_transposed(operator.forward(pixels)))
         if outer is not None:
             outer.add(pixels.flatten(1))
-        brightness += torch.histc(pixels.abs().clamp(max=1), NUM_BRIGHTNESSES, 0, 1)
-    if sums[0].count < 2 or not float(sums[0].variance().sum()) > 0:
-        raise ValueError(f"Two different images are needed to measure how they vary, got {sums[0].count} image(s).")
+        contrast += torch.histc(pixels.abs().clamp(max=1), NUM_CONTRASTS, 0, 1)
+    if sums[0].count < 2 or not sums[0].varies():
+        raise UsageError(f"Two different images are needed to measure how they vary, got {sums[0].count} image(s).")
     return ImageStatistics(
         sums[0].count,
         tuple(operators),
         tuple(level.variance() for level in sums),
         None if outer is None else outer.covariance(),
-        brightness / brightness.sum(),
+        contrast / contrast.sum(),
     )
 
 
@@ -119,6 +120,10 @@ class _Moments:
 
     def add(self, values: torch.Tensor) -> None:
         self.count, self._sum, self._squares = self.count + 1, self._sum + values, self._squares + values.square()
+
+    def varies(self) -> bool:
+        """Whether the variance is more than what rounding leaves of equal numbers."""
+        return bool(self.variance().sum() > 1e-12 * torch.as_tensor(self._squares).sum() / self.count)
 
     def variance(self) -> torch.Tensor:
         """(h, w)."""
