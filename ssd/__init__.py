@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .pipeline_ssd import SSDPipeline
+    from .pipeline_vdvae import VDVAEPipeline
     from .process.scale_space import ScaleSpaceProcess
     from .scheduling_blurring import BlurringScheduler
     from .scheduling_corrective_noise import CorrectiveNoiseScheduler
     from .scheduling_ssd import SSDScheduler
 
-__all__ = ["BlurringScheduler", "CorrectiveNoiseScheduler", "SSDPipeline", "SSDScheduler", "ScaleSpaceProcess"]
+__all__ = [
+    "BlurringScheduler",
+    "CorrectiveNoiseScheduler",
+    "SSDPipeline",
+    "SSDScheduler",
+    "ScaleSpaceProcess",
+    "VDVAEPipeline",
+]
 __version__ = "0.1.0"
 
 _MODULES = {
@@ -21,6 +29,7 @@ _MODULES = {
     "SSDPipeline": "pipeline_ssd",
     "SSDScheduler": "scheduling_ssd",
     "ScaleSpaceProcess": "process",
+    "VDVAEPipeline": "pipeline_vdvae",
 }
 
 

@@ -22,6 +22,8 @@ from ssd.training.build import build_scheduler, build_unet
 from ssd.training.config import parse_train_config
 from ssd.training.measured import settle_measured, to_measure
 from ssd.training.setup import open_training_data
+from ssd.training.vdvae.config import parse_vdvae_config
+from ssd.training.vdvae.setup import build_vdvae
 
 from .conftest import ROOT
 
@@ -53,10 +55,12 @@ def documents_with_python() -> list[Path]:
 
 @pytest.fixture
 def trained_models(tmp_path, monkeypatch) -> None:
-    """A working directory with a model in `runs/digits`, tiny and untrained."""
+    """A working directory with models in `runs/digits` and `runs/digits_ws_vdvae`, tiny and untrained."""
     torch.manual_seed(0)
     unet = flexi_unet.FlexiUNet2DModel(8, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4)
     ssd.SSDPipeline(unet, ssd.SSDScheduler(sample_size=8, num_levels=2)).save_pretrained(tmp_path / "runs" / "digits")
+    model = vdvae.VDVAEModel(8, 1, "8x1,8d2,4x1", "4x1r2,8m4", width=8, latent_channels=2, num_mixtures=2)
+    ssd.VDVAEPipeline(model).save_pretrained(tmp_path / "runs" / "digits_ws_vdvae")
     monkeypatch.chdir(tmp_path)
 
 
@@ -89,6 +93,23 @@ def test_training_commands_of_the_documents_describe_a_run(document: str, line: 
     with torch.device("meta"):
         unet = build_unet(config)
     ssd.SSDPipeline(unet, scheduler)  # they fit
+
+
+VDVAE_TRAINING = [
+    (document.name, line.partition("train/train_vdvae.py")[2])
+    for document in DOCUMENTS
+    for line in document.read_text().splitlines()
+    if re.match(r" +(accelerate launch|python)\b.* train/train_vdvae.py ", line)
+]
+
+
+@pytest.mark.parametrize(
+    ("document", "words"), VDVAE_TRAINING, ids=[f"{name}: {words[-60:]}" for name, words in VDVAE_TRAINING]
+)
+def test_vdvae_training_commands_of_the_documents_describe_a_run(document: str, words: str, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with torch.device("meta"):
+        assert build_vdvae(parse_vdvae_config(shlex.split(words, comments=True))).cells
 
 
 COMMAND = re.compile(r"^ +python (-m ssd\.[\w.]+|sample/\w+\.py)((?: .*)?)$")

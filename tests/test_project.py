@@ -13,6 +13,10 @@ from accelerate.commands.config.config_args import load_config_from_file
 from ssd import SSDPipeline
 from ssd.training.build import build_scheduler, build_unet
 from ssd.training.config import parse_train_config
+from ssd.training.vdvae.config import parse_vdvae_config
+from ssd.training.vdvae.setup import build_vdvae
+from vdvae import VDVAEModel
+from vdvae.sizes import SIZES
 
 from .conftest import ROOT
 
@@ -93,6 +97,23 @@ def test_every_config_builds(path: Path) -> None:
         unet = build_unet(config)
     SSDPipeline(unet, build_scheduler(config))  # they fit
     assert set(yaml.safe_load(path.read_text())) <= set(vars(config))
+
+
+VDVAE_CONFIGS = sorted((ROOT / "configs" / "vdvae").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", VDVAE_CONFIGS, ids=[path.stem for path in VDVAE_CONFIGS])
+def test_every_vdvae_config_builds_the_network_of_its_name(path: Path) -> None:
+    config = parse_vdvae_config(["--config", str(path)])
+    with torch.device("meta"):
+        model, expected = build_vdvae(config), VDVAEModel(**SIZES[path.stem])
+    settings, wanted = ({k: v for k, v in m.config.items() if k[0] != "_"} for m in (model, expected))
+    assert settings == wanted
+    assert config.out == f"runs/{path.stem}_vdvae"
+
+
+def test_every_size_of_vdvae_has_a_config() -> None:
+    assert {path.stem for path in VDVAE_CONFIGS} == set(SIZES)
 
 
 ACCELERATE_CONFIGS = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))

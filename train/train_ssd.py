@@ -22,38 +22,37 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers.optimization import get_scheduler
 from tqdm.auto import tqdm
 
 from ssd.commands.errors import TrainingStopped, exit_on_usage_error, printable
 from ssd.data import ImageData
-from ssd.data.conversions import conversion_notes
 from ssd.operators.placing import to_device
 from ssd.pipelines.guidance import no_class_label
 from ssd.process.losses import denoising_loss, normalised_residual, training_pair
 from ssd.schedulers.base import ProcessScheduler
 from ssd.seeding import seed_torch
-from ssd.training.batches import Batch, Position, TrainingBatches
-from ssd.training.checkpoints import TrainState, load_networks, load_optimizer
-from ssd.training.config import TrainConfig, filled, images_per_batch, parse_train_config
-from ssd.training.ema import EmaNetworks
+from ssd.training.batches import Batch, TrainingBatches
+from ssd.training.checkpoints import TrainState
+from ssd.training.config import TrainConfig, parse_train_config
+from ssd.training.ending import last_words
 from ssd.training.engine import (
     announce_compiling,
-    end_with_the_others,
     freeze_unused,
     make_accelerator,
-    share_weights,
-    summed,
     whole,
 )
 from ssd.training.guard import StepGuard
+from ssd.training.images import Position
 from ssd.training.interruption import StopRequest
+from ssd.training.learning_rate import learning_rate_schedule
 from ssd.training.log import CsvTracker, TrainingLog
-from ssd.training.memory import stop_when_memory_is_full
-from ssd.training.run_folder import prepare_out_folder, what_is_safe, what_is_written
+from ssd.training.release import ssd_release
+from ssd.training.run_config import filled
+from ssd.training.run_folder import what_is_safe
 from ssd.training.samples import save_sample_grid
-from ssd.training.saving import RunSaver, stop_when_the_disk_is_full
-from ssd.training.setup import Setup, claim_folder, set_up
+from ssd.training.saving import RunSaver
+from ssd.training.setup import Setup, set_up
+from ssd.training.starting import guarded, prepare
 
 
 def main() -> None:
@@ -68,13 +67,7 @@ def main() -> None:
         for note in setup.notes:
             print(printable(f"note: {note}"))
     if not config.dry_run:
-        with (
-            exit_on_usage_error(),
-            claim_folder(setup, accelerator) as takeover,
-            end_with_the_others(accelerator),
-            stop_when_the_disk_is_full(Path(config.out)),
-            stop_when_memory_is_full(config, accelerator.num_processes),
-        ):
+        with guarded(setup, accelerator) as takeover:
             if takeover is not None:
                 print(f"note: {takeover}")
             train(start_run(setup, accelerator))
@@ -105,33 +98,14 @@ class Run:
 def start_run(setup: Setup, accelerator: Accelerator) -> Run:
     """Bring the network to its device and engine, and everything to where the checkpoint left it."""
     config, unet, scheduler, checkpoint = setup.config, setup.unet, setup.scheduler, setup.start.checkpoint
-    device, is_main = accelerator.device, accelerator.is_main_process
-    if is_main:
-        prepare_out_folder(config, resuming=checkpoint is not None)
-    accelerator.wait_for_everyone()
-
-    unet.to(device)
-    if config.channels_last:
-        unet.to(memory_format=torch.channels_last)
-    if config.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
+    is_main = accelerator.is_main_process
     freeze_unused(unet, len(scheduler.resolutions))
-    share_weights(unet)
-    ema = EmaNetworks(unet, config.ema_decays, torch.device("cpu") if config.ema_on_cpu else device)
-    if checkpoint is not None:
-        load_networks(checkpoint, unet, ema)
-    adamw = torch.optim.AdamW(
-        unet.parameters(), filled(config.learning_rate), weight_decay=config.weight_decay, fused=True
-    )
-    network, optimizer = accelerator.prepare(unet, adamw)  # under FSDP the weights of `unet` are shards from here on
-    state = TrainState(unet, ema, adamw, accelerator.scaler)
-    if checkpoint is not None:
-        load_optimizer(checkpoint, state)
-    saver = RunSaver(config, accelerator, state, scheduler, setup.dataset.provenance, setup.start.changes)
+    prepared = prepare(config, accelerator, unet, checkpoint, "unet")
+    network, state, progress = prepared.network, prepared.state, prepared.state.progress
+    release = ssd_release(config, state, scheduler, setup.start.changes)
+    saver = RunSaver(config, accelerator, state, release, setup.dataset.provenance, setup.start.changes)
     if checkpoint is not None:
         saver.save_pipeline()
-    progress = state.progress
-    progress.global_batch = images_per_batch(config, accelerator.num_processes) * accelerator.num_processes
 
     levels = [f"{height}x{width}" for height, width in scheduler.resolutions]
     accelerator.log_with.append(CsvTracker(Path(config.out) / "log.csv", levels, progress.step))
@@ -143,7 +117,7 @@ def start_run(setup: Setup, accelerator: Accelerator) -> Run:
         scheduler,
         network,
         predict=announce_compiling(network, unet) if config.compile else network,
-        optimizer=optimizer,
+        optimizer=prepared.optimizer,
         state=state,
         batches=TrainingBatches(
             config,
@@ -153,12 +127,12 @@ def start_run(setup: Setup, accelerator: Accelerator) -> Run:
             Position(progress.batches, progress.images),
             accelerator.process_index,
             accelerator.num_processes,
-            device,
+            accelerator.device,
         ),
-        guard=StepGuard(adamw, accelerator.scaler is not None, device),
+        guard=StepGuard(state.optimizer, accelerator.scaler is not None, accelerator.device),
         log=TrainingLog(accelerator, levels),
         bar=tqdm(initial=progress.step, total=config.total_steps, desc="training", unit=" steps", disable=not is_main),
-        learning_rate=learning_rate_schedule(config, adamw),
+        learning_rate=learning_rate_schedule(config, state.optimizer),
         saver=saver,
         first_step=progress.step,
     )
@@ -168,7 +142,7 @@ def train(run: Run) -> None:
     """Steps until the last one or until somebody asks to stop; the program never waits for the device, but to log."""
     config, accelerator, state, progress = run.config, run.accelerator, run.state, run.state.progress
     stopped = False
-    state.unet.train()
+    state.network.train()
     with StopRequest(config.max_minutes) as stop, run.bar:
         while progress.step < config.total_steps and not stopped:
             for group in state.optimizer.param_groups:
@@ -183,19 +157,14 @@ def train(run: Run) -> None:
             norm = whole(accelerator.clip_grad_norm_(run.network.parameters(), max_norm))
             good = run.guard.judge(norm)  # a step that is not finite is skipped
             run.optimizer.step()
-            state.ema.update(map(whole, state.unet.parameters()), good)
+            state.ema.update(map(whole, state.network.parameters()), good)
             run.optimizer.zero_grad(set_to_none=True)  # no gradient at all, rather than zero, for parts that do not run
             run.log.add_step(norm, batch.level if config.routes_per_step == 1 else None)
             progress.step += 1
             stopped = after_step(run, bool(stop))
-    counts = run.dataset.conversion_counts()
-    counts = summed(accelerator, counts) if run.dataset.counts_own_reads else counts
-    conversions = conversion_notes(counts, config.background)
+    words = last_words(config, accelerator, run.dataset, progress, stop)
     if accelerator.is_main_process:
-        for note in conversions:
-            print(printable(f"note: {note}"))
-        how = f"Stopped by {stop.received or 'another process'}" if progress.step < config.total_steps else "Finished"
-        print(f"{how} after {progress.step} steps: {config.out}/ holds {', '.join(what_is_written(Path(config.out)))}.")
+        print("\n".join(words))
 
 
 def add_gradients(run: Run, batch: Batch, is_last: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -243,22 +212,13 @@ def after_step(run: Run, stop: bool) -> bool:
             )
         stopping = row.stop
     if config.sample_every and (step % config.sample_every == 0 or last):
-        for name, weights in (("", run.state.ema.networks[0]), ("_raw", run.state.unet)):
+        for name, weights in (("", run.state.ema.networks[0]), ("_raw", run.state.network)):
             path = Path(config.out) / "samples" / f"step_{step:08d}{name}.png"
             save_sample_grid(config, run.accelerator, weights, run.scheduler, path)
-        run.state.unet.train()
+        run.state.network.train()
     if step % config.save_every == 0 or last or stopping:
         run.saver.save()
     return stopping
-
-
-def learning_rate_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> Callable[[int], float]:
-    """The learning rate of a step as a fraction of the full one: a function of the step, so that nothing is saved."""
-    name: str = config.lr_scheduler
-    if name == "constant" and config.lr_warmup_steps:
-        name = "constant_with_warmup"
-    lengths = {"num_warmup_steps": config.lr_warmup_steps, "num_training_steps": config.total_steps}
-    return get_scheduler(name, optimizer, **lengths).lr_lambdas[0]
 
 
 if __name__ == "__main__":

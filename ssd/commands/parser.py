@@ -29,6 +29,7 @@ TYPES = {
     "<class 'str'>": "a text",
     "<class 'bool'>": "true or false",
     "list[int]": "a list of integers",
+    "list[float]": "a list of numbers",
     "list[int | list[int]]": "a list of integers or of lists of integers",
 }
 

@@ -20,15 +20,15 @@ _CARD = """\
 {metadata}
 ---
 
-# Scale Space Diffusion, {full_size} pixels, {levels}
+# {title}
 
 {what}
 
 ## Use
 
 ```python
-from ssd import SSDPipeline
-pipeline = SSDPipeline.from_pretrained({location})
+from ssd import {pipeline}
+pipeline = {pipeline}.from_pretrained({location})
 images = pipeline({arguments}).images
 ```
 
@@ -75,23 +75,67 @@ def model_card(
     datasets : sequence of str
         Names on the Hub of the data sets that the weights were trained on, where they are known.
     """
+    sizes = [_size_text(size) for size in pipeline.scheduler.resolutions]
+    classes = ", class_labels=[0, 1, 2, 3]" if pipeline.unet.config.num_class_embeds else ""
+    levels = "1 level" if len(sizes) == 1 else f"{len(sizes)} levels"
+    return card_text(
+        f"Scale Space Diffusion, {sizes[0]} pixels, {levels}",
+        _WHAT[type(pipeline.scheduler).__name__],
+        "SSDPipeline",
+        location,
+        origin,
+        _describe(pipeline),
+        licence,
+        arguments=f"batch_size=4{classes}",
+        datasets=datasets,
+    )
+
+
+def card_text(
+    title: str,
+    what: str,
+    pipeline: str,
+    location: str,
+    origin: Mapping[str, str],
+    model: Mapping[str, str],
+    licence: str,
+    *,
+    tag: str = "scale-space-diffusion",
+    arguments: str = "batch_size=4",
+    datasets: Sequence[str] = (),
+) -> str:
+    """Text of the card of any pipeline.
+
+    Parameters
+    ----------
+    title, what : str
+        A line, and a sentence.
+    pipeline : str
+        The name of its class.
+    location, origin, licence, datasets
+        As in `model_card`.
+    model : mapping of str to str
+        The architecture, by name.
+    tag : str
+        By which the Hub finds it.
+    arguments : str
+        Of the call in the example.
+    """
     metadata = ModelCardData(
         library_name="diffusers",
         pipeline_tag="unconditional-image-generation",
-        tags=["scale-space-diffusion"],
+        tags=[tag],
         datasets=list(datasets) or None,
     )
-    sizes = [_size_text(size) for size in pipeline.scheduler.resolutions]
-    classes = ", class_labels=[0, 1, 2, 3]" if pipeline.unet.config.num_class_embeds else ""
     return _CARD.format(
         metadata=metadata.to_yaml(),
-        full_size=sizes[0],
-        what=_WHAT[type(pipeline.scheduler).__name__],
-        levels="1 level" if len(sizes) == 1 else f"{len(sizes)} levels",
+        title=title,
+        what=what,
+        pipeline=pipeline,
         location=json.dumps(location),
-        arguments=f"batch_size=4{classes}",
+        arguments=arguments,
         origin=_list(origin),
-        model=_list(_describe(pipeline)),
+        model=_list(model),
         licence=licence,
     )
 

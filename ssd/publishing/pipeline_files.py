@@ -1,8 +1,9 @@
 """The files of a saved pipeline, checked before anything of their size is allocated.
 
-A folder has `model_index.json`, `scheduler/scheduler_config.json`, `unet/config.json` and the network's safetensors
-files. Only classes of the list below are built, whatever the files name, and only safetensors files are read. The
-network is built without memory first, and must have the names and shapes of the tensors in the files.
+A folder has `model_index.json` and the parts of the pipeline: of an SSDPipeline `scheduler/scheduler_config.json`,
+`unet/config.json` and the network's safetensors files; of a VDVAEPipeline `vdvae/` with the same files of its network.
+Only classes of the list below are built, whatever the files name, and only safetensors files are read. The network is
+built without memory first, and must have the names and shapes of the tensors in the files.
 
 Every function raises a ValueError that names the file and what is wrong with it.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -23,6 +25,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError, safe_open
 
 from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
+from vdvae import VDVAEModel
 
 from ..commands.files import file_sha256
 from ..schedulers.base import ProcessScheduler
@@ -30,23 +33,31 @@ from ..scheduling_blurring import BlurringScheduler
 from ..scheduling_corrective_noise import CorrectiveNoiseScheduler
 from ..scheduling_ssd import SSDScheduler
 
-CLASSES: dict[str, dict[tuple[str, str], type]] = {
-    "unet": {
-        ("flexi_unet.modeling_flexi_unet", "FlexiUNet2DModel"): FlexiUNet2DModel,
-        ("flexi_unet.modeling_resized_unet", "ResizedUNet2DModel"): ResizedUNet2DModel,
-        ("diffusers", "UNet2DModel"): UNet2DModel,
+CLASSES: dict[str, dict[str, dict[tuple[Any, ...], type]]] = {
+    "SSDPipeline": {
+        "unet": {
+            ("flexi_unet.modeling_flexi_unet", "FlexiUNet2DModel"): FlexiUNet2DModel,
+            ("flexi_unet.modeling_resized_unet", "ResizedUNet2DModel"): ResizedUNet2DModel,
+            ("diffusers", "UNet2DModel"): UNet2DModel,
+        },
+        "scheduler": {
+            ("ssd.scheduling_ssd", "SSDScheduler"): SSDScheduler,
+            ("ssd.scheduling_blurring", "BlurringScheduler"): BlurringScheduler,
+            ("ssd.scheduling_corrective_noise", "CorrectiveNoiseScheduler"): CorrectiveNoiseScheduler,
+        },
     },
-    "scheduler": {
-        ("ssd.scheduling_ssd", "SSDScheduler"): SSDScheduler,
-        ("ssd.scheduling_blurring", "BlurringScheduler"): BlurringScheduler,
-        ("ssd.scheduling_corrective_noise", "CorrectiveNoiseScheduler"): CorrectiveNoiseScheduler,
-    },
+    "VDVAEPipeline": {"vdvae": {("vdvae.modeling_vdvae", "VDVAEModel"): VDVAEModel}},
 }
-"""What a pipeline is made of: part -> (module, class) as model_index.json names it -> class."""
+"""What a pipeline is made of: pipeline -> part -> (module, class) as model_index.json names it -> class."""
+
+NETWORK_PARTS = ("unet", "vdvae")
+"""The parts that have weights."""
 
 INDEX = "model_index.json"
 DIGESTS = "pipeline.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+MOST_APPLIED = 10_000
+_REPEATED = re.compile(r"x(\d+)(?:r(\d+))?")
 DTYPES = ("F64", "F32", "F16", "BF16")
 ADDED_LATER: dict[type, frozenset[str]] = {
     FlexiUNet2DModel: frozenset({"id2label", "patch_size", "downsample_type"}),
@@ -71,21 +82,22 @@ ADDED_LATER: dict[type, frozenset[str]] = {
 """Settings that older versions did not write; their default stands for what these versions did."""
 
 
-def read_classes(folder: Path) -> dict[str, type]:
-    """The classes that model_index.json names: part -> class."""
+def read_classes(folder: Path, pipeline: str = "SSDPipeline") -> dict[str, type]:
+    """The classes that model_index.json names, of the pipeline with this name: part -> class."""
     index = read_object(folder, INDEX)
-    if index.get("_class_name") != "SSDPipeline":
-        raise ValueError(f"{INDEX} names the class {index.get('_class_name')!r} instead of 'SSDPipeline'.")
-    unknown = [name for name in index if not name.startswith("_") and name not in CLASSES]
+    if index.get("_class_name") != pipeline:
+        raise ValueError(f"{INDEX} names the class {index.get('_class_name')!r} instead of {pipeline!r}.")
+    parts = CLASSES[pipeline]
+    unknown = [name for name in index if not name.startswith("_") and name not in parts]
     if unknown:
-        raise ValueError(f"{INDEX} names parts that an SSDPipeline does not have: {', '.join(unknown)}.")
-    return {part: _known_class(part, index.get(part)) for part in CLASSES}
+        article = "an" if pipeline.startswith("S") else "a"
+        raise ValueError(f"{INDEX} names parts that {article} {pipeline} does not have: {', '.join(unknown)}.")
+    return {part: _known_class(part, known, index.get(part)) for part, known in parts.items()}
 
 
-def _known_class(part: str, entry: Any) -> type:
-    known = CLASSES[part]
+def _known_class(part: str, known: Mapping[tuple[Any, ...], type], entry: Any) -> type:
     key = tuple(entry) if isinstance(entry, list) and all(isinstance(name, str) for name in entry) else None
-    if key not in known:
+    if key is None or key not in known:
         allowed = " or ".join(f"{name} of {module}" for module, name in known)
         raise ValueError(f"{INDEX} says that {part} is {entry!r}; it must be {allowed}.")
     return known[key]
@@ -101,11 +113,11 @@ def build_scheduler(folder: Path, scheduler: type[ProcessScheduler]) -> ProcessS
         raise ValueError(f"{name} does not describe a process: {error}") from error
 
 
-def check_network(folder: Path, network: type[ModelMixin]) -> None:
-    """Compare unet/config.json with the tensors in the safetensors files, and these with their digests."""
-    settings = read_settings(folder, "unet/config.json", network)
-    tensors = read_shapes(folder)
-    _compare(_shapes_of(network, settings, len(tensors)), tensors)
+def check_network(folder: Path, network: type[ModelMixin], part: str = "unet") -> None:
+    """Compare the config.json of a part with the tensors in its safetensors files, and these with their digests."""
+    settings = read_settings(folder, f"{part}/config.json", network)
+    tensors = read_shapes(folder, part)
+    _compare(_shapes_of(network, settings, len(tensors), part), tensors, part)
     _check_digests(folder)
 
 
@@ -163,10 +175,10 @@ def _fits(value: Any, kind: Any) -> bool:
     return type(value) is kind
 
 
-def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+def read_shapes(folder: Path, part: str = "unet") -> dict[str, tuple[int, ...]]:
     """Name -> shape of all tensors of the network; only the headers of the files are read."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for name in weight_files(folder):
+    for name in weight_files(folder, part):
         try:
             with safe_open(folder / name, framework="pt") as file:
                 slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
@@ -181,53 +193,68 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def weight_files(folder: Path) -> list[str]:
-    """Names of the network's safetensors files: one, or those that an index lists."""
-    if (folder / "unet" / WEIGHTS).is_file():
-        return [f"unet/{WEIGHTS}"]
-    if (folder / "unet" / f"{WEIGHTS}.index.json").is_file():
-        parts = read_object(folder, f"unet/{WEIGHTS}.index.json").get("weight_map")
-        if not isinstance(parts, dict) or not all(isinstance(p, str) and Path(p).name == p for p in parts.values()):
-            raise ValueError(f"unet/{WEIGHTS}.index.json is damaged: its weight_map does not name files.")
-        return [f"unet/{part}" for part in sorted(set(parts.values()))]
-    pickles = sorted(path.name for path in (folder / "unet").glob("*.bin"))
+def weight_files(folder: Path, part: str = "unet") -> list[str]:
+    """Names of a network's safetensors files: one, or those that an index lists."""
+    if (folder / part / WEIGHTS).is_file():
+        return [f"{part}/{WEIGHTS}"]
+    if (folder / part / f"{WEIGHTS}.index.json").is_file():
+        files = read_object(folder, f"{part}/{WEIGHTS}.index.json").get("weight_map")
+        if not isinstance(files, dict) or not all(isinstance(f, str) and Path(f).name == f for f in files.values()):
+            raise ValueError(f"{part}/{WEIGHTS}.index.json is damaged: its weight_map does not name files.")
+        return [f"{part}/{file}" for file in sorted(set(files.values()))]
+    pickles = sorted(path.name for path in (folder / part).glob("*.bin"))
     hint = f" {pickles[0]} is a pickle, which could run code and is never loaded." if pickles else ""
-    raise ValueError(f"unet/{WEIGHTS} is missing.{hint}")
+    raise ValueError(f"{part}/{WEIGHTS} is missing.{hint}")
 
 
-def _shapes_of(network: type[ModelMixin], settings: Mapping[str, Any], num_tensors: int) -> dict[str, tuple[int, ...]]:
+def _shapes_of(
+    network: type[ModelMixin], settings: Mapping[str, Any], num_tensors: int, part: str
+) -> dict[str, tuple[int, ...]]:
     """Name -> shape of the tensors that the settings ask for, without memory for them."""
     try:
-        layers = settings.get("layers_per_block", 1)
-        num_blocks = sum(layers) if isinstance(layers, (list, tuple)) else layers * len(settings["block_out_channels"])
+        num_blocks = _num_blocks(settings)
         if num_blocks > num_tensors:  # building so many takes very long, even without memory
             raise ValueError(f"it asks for {num_blocks} residual blocks, but the weights are {num_tensors} tensors.")
         with torch.device("meta"):
             state = network.from_config(dict(settings)).state_dict()
     except Exception as error:  # settings of unknown origin fail in many ways: ValueError, TypeError, RuntimeError, ..
-        raise ValueError(f"unet/config.json does not describe a network: {error}") from error
+        raise ValueError(f"{part}/config.json does not describe a network: {error}") from error
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def _compare(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+def _num_blocks(settings: Mapping[str, Any]) -> int:
+    """How many blocks a network has, from its settings alone."""
+    if "enc_blocks" in settings:  # of VDVAE; applying a block very often takes as long as building many
+        texts = [str(settings[name]) for name in ("enc_blocks", "dec_blocks")]
+        found = [_REPEATED.findall(text) for text in texts]
+        if sum(int(number) * int(times or 1) for each in found for number, times in each) > MOST_APPLIED:
+            raise ValueError(f"it applies more than {MOST_APPLIED} blocks.")
+        single = sum(text.count(",") + 1 for text in texts) - sum(map(len, found))
+        return single + sum(int(number) for each in found for number, _ in each)
+    layers = settings.get("layers_per_block", 1)
+    return sum(layers) if isinstance(layers, (list, tuple)) else layers * len(settings["block_out_channels"])
+
+
+def _compare(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], part: str) -> None:
     """Raise a ValueError that names the first tensor of the files that is not as the configuration has it."""
     missing, surplus = expected.keys() - found.keys(), found.keys() - expected.keys()
     for kind, names in (("lack", missing), ("have a surplus of", surplus)):
         if names:
             raise ValueError(
-                f"The weights do not fit unet/config.json: they {kind} {len(names)} tensors, such as {min(names)}."
+                f"The weights do not fit {part}/config.json: they {kind} {len(names)} tensors, such as {min(names)}."
             )
     for name, shape in expected.items():
         if found[name] != shape:
             raise ValueError(
-                f"The weights do not fit unet/config.json: {name} is {found[name]} in the file and {shape} by the "
+                f"The weights do not fit {part}/config.json: {name} is {found[name]} in the file and {shape} by the "
                 "configuration."
             )
 
 
 def digests_of(folder: Path) -> dict[str, str]:
     """What pipeline.json holds: name of a file of weights -> its SHA-256."""
-    return {name: file_sha256(folder / name) for name in weight_files(folder)}
+    parts = [part for part in NETWORK_PARTS if (folder / part).is_dir()]
+    return {name: file_sha256(folder / name) for part in parts for name in weight_files(folder, part)}
 
 
 def _check_digests(folder: Path) -> None:

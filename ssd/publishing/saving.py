@@ -5,22 +5,28 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from diffusers import DiffusionPipeline
 from diffusers.models.modeling_utils import ModelMixin
 
 from ..commands.errors import UsageError, is_disk_full
 from ..commands.files import PART, flush_to_disk, whole_file, whole_folder, write_json, write_text
 from ..pipeline_ssd import SSDPipeline
+from ..pipeline_vdvae import VDVAEPipeline
 from ..pipelines.staging import STAGED, complete_pipeline
-from .pipeline_files import DIGESTS, INDEX, build_scheduler, check_network, digests_of, read_classes
+from .pipeline_files import DIGESTS, INDEX, NETWORK_PARTS, build_scheduler, check_network, digests_of, read_classes
 
-PIPELINE_PARTS = ("unet", "scheduler", INDEX, DIGESTS, STAGED)
+PIPELINE_PARTS = (*NETWORK_PARTS, "scheduler", INDEX, DIGESTS, STAGED)
 """Everything in a folder that belongs to a saved pipeline."""
 
+AnyPipeline = TypeVar("AnyPipeline", bound=DiffusionPipeline)
 
-def save_pipeline(pipeline: SSDPipeline, out: Path, card: str | None = None) -> None:
+
+def save_pipeline(pipeline: DiffusionPipeline, out: Path, card: str | None = None) -> None:
     """Write `pipeline` into `out` in `save_pretrained` format, replacing an earlier one there as a whole.
 
     The new pipeline is written beside the old one and flushed. One rename, to `.next-pipeline`, then makes it the
@@ -31,7 +37,7 @@ def save_pipeline(pipeline: SSDPipeline, out: Path, card: str | None = None) -> 
 
     Parameters
     ----------
-    pipeline : SSDPipeline
+    pipeline : SSDPipeline or VDVAEPipeline
     out : pathlib.Path
     card : str, optional
         Text of the model card, README.md, which changes together with the pipeline.
@@ -100,17 +106,35 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "float32")
     UsageError
         When `model` is not a complete SSDPipeline, or the device cannot be used.
     """
+
+    def build(folder: Path) -> SSDPipeline:
+        classes = read_classes(folder)
+        scheduler = build_scheduler(folder, classes["scheduler"])
+        return SSDPipeline(_load_network(folder, classes["unet"], dtype=dtype), scheduler)
+
+    return _load(model, build, "an SSDPipeline", device)
+
+
+def load_vdvae_pipeline(model: str, device: str | None = None) -> VDVAEPipeline:
+    """Load a saved VDVAE, after its files were checked; arguments and errors as those of `load_pipeline`."""
+
+    def build(folder: Path) -> VDVAEPipeline:
+        return VDVAEPipeline(_load_network(folder, read_classes(folder, "VDVAEPipeline")["vdvae"], "vdvae"))
+
+    return _load(model, build, "a VDVAEPipeline", device)
+
+
+def _load(model: str, build: Callable[[Path], AnyPipeline], what: str, device: str | None) -> AnyPipeline:
+    """The pipeline in a folder on its device, with one line about anything that is wrong."""
     folder = complete_pipeline(Path(model))
     if not (folder / INDEX).is_file():
         raise UsageError(
             f"--model {model} is not a pipeline: give a folder with {INDEX}, such as a finished run's --out."
         )
     try:
-        classes = read_classes(folder)
-        scheduler = build_scheduler(folder, classes["scheduler"])
-        pipeline = SSDPipeline(_load_network(folder, classes["unet"], dtype), scheduler)
+        pipeline = build(folder)
     except ValueError as error:
-        raise UsageError(f"--model {model} cannot be loaded as an SSDPipeline: {error}") from error
+        raise UsageError(f"--model {model} cannot be loaded as {what}: {error}") from error
     if device is None:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = accelerator.type if accelerator is not None else "cpu"
@@ -121,7 +145,7 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "float32")
 
 
 def load_unet(model: str | Path, flag: str = "--init_from") -> ModelMixin:
-    """The network of a saved pipeline, in float32 on the CPU, after its files were checked.
+    """The network of a saved SSDPipeline, in float32 on the CPU, after its files were checked.
 
     Parameters
     ----------
@@ -135,18 +159,27 @@ def load_unet(model: str | Path, flag: str = "--init_from") -> ModelMixin:
     UsageError
         When the folder does not hold a network, or a damaged one.
     """
+    return _load_alone(model, flag, "SSDPipeline", "unet")
+
+
+def load_vdvae(model: str | Path, flag: str = "--init_from") -> ModelMixin:
+    """The network of a saved VDVAEPipeline, as `load_unet` does it."""
+    return _load_alone(model, flag, "VDVAEPipeline", "vdvae")
+
+
+def _load_alone(model: str | Path, flag: str, pipeline: str, part: str) -> ModelMixin:
     folder = complete_pipeline(Path(model))
-    if not (folder / "unet").is_dir():
-        raise UsageError(f"{flag} {model} is not a pipeline: give a folder with {INDEX} and unet/.")
+    if not (folder / part).is_dir():
+        raise UsageError(f"{flag} {model} is not a pipeline: give a folder with {INDEX} and {part}/.")
     try:
-        return _load_network(folder, read_classes(folder)["unet"])
+        return _load_network(folder, read_classes(folder, pipeline)[part], part)
     except ValueError as error:
         raise UsageError(f"{flag} {model} cannot be loaded: {error}") from error
 
 
-def _load_network(folder: Path, network: type, dtype: str = "float32") -> ModelMixin:
-    check_network(folder, network)
+def _load_network(folder: Path, network: type, part: str = "unet", dtype: str = "float32") -> ModelMixin:
+    check_network(folder, network, part)
     # Only when needed: newer versions of diffusers warn about the name torch_dtype, older ones know no other.
     chosen = {} if dtype == "float32" else {"torch_dtype": getattr(torch, dtype)}
-    loaded = network.from_pretrained(folder / "unet", use_safetensors=True, local_files_only=True, **chosen)  # type: ignore[attr-defined]
+    loaded = network.from_pretrained(folder / part, use_safetensors=True, local_files_only=True, **chosen)  # type: ignore[attr-defined]
     return loaded.float() if dtype == "float32" else loaded

@@ -47,7 +47,8 @@ def sampling_settings(model: Path, settings: SamplingSettings) -> dict[str, Any]
 def model_sha256(model: Path) -> str:
     """One hash of a saved pipeline: its configurations and weights."""
     folder = complete_pipeline(model)
-    files = [f for part in ("unet", "scheduler") for f in sorted((folder / part).iterdir()) if f.is_file()]
+    parts = [folder / part for part in ("unet", "scheduler", "vdvae") if (folder / part).is_dir()]
+    files = [file for part in parts for file in sorted(part.iterdir()) if file.is_file()]
     lines = [f"{file.relative_to(folder)} {file_sha256(file)}" for file in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

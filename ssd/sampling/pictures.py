@@ -5,6 +5,7 @@ Shape letters: B images, C channels (3 for RGB, 1 for grey), H W their size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,12 @@ def image_grid(images: torch.Tensor, columns: int | None = None) -> Image.Image:
     return as_picture(to_uint8(grid[None])[0])
 
 
+def save_gif(frames: Sequence[Image.Image], path: Path, milliseconds: int) -> None:
+    """Write frames as a GIF that pauses at the end."""
+    durations = [milliseconds] * (len(frames) - 1) + [2500]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+
+
 class CoarseToFineRecorder:
     """A pipeline callback that draws x_t beside the prediction of x_0, at their true relative sizes.
 
@@ -80,8 +87,7 @@ class CoarseToFineRecorder:
 
     def save(self, path: Path, milliseconds: int = 80) -> None:
         """Write the frames as a GIF that pauses at the end."""
-        durations = [milliseconds] * (len(self.frames) - 1) + [2500]
-        self.frames[0].save(path, save_all=True, append_images=self.frames[1:], duration=durations, loop=0)
+        save_gif(self.frames, path, milliseconds)
 
     def _draw(self, timestep: int, tensors: dict[str, torch.Tensor]) -> Image.Image:
         panels = [self._panel(tensors[name]) for name in ("latents", "pred_original_sample")]

@@ -9,7 +9,6 @@ from typing import Any
 from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
 
 from ..commands.errors import UsageError
-from ..publishing.saving import load_unet
 from ..schedulers.base import ProcessScheduler
 from ..scheduling_blurring import BlurringScheduler
 from ..scheduling_corrective_noise import CorrectiveNoiseScheduler
@@ -157,20 +156,6 @@ def check_combinations(config: TrainConfig) -> None:
             f"--data_moments has the mean of {len(mean)} channels, but images have --channels {config.channels}: leave "
             "it out to measure it."
         )
-
-
-def load_weights(unet: FlexiUNet2DModel, model: str) -> None:
-    """Start `unet` from the weights of a saved pipeline with the same architecture."""
-    weights = load_unet(model).state_dict()
-    own = unet.state_dict()
-    wrong = [key for key, value in own.items() if key not in weights or weights[key].shape != value.shape]
-    wrong += [key for key in weights if key not in own]
-    if wrong:
-        raise UsageError(
-            f"--init_from {model} has another architecture: {len(wrong)} tensors differ, such as {sorted(wrong)[0]}. "
-            "Use its widths and layers."
-        )
-    unet.load_state_dict(weights)
 
 
 def _check_levels(config: TrainConfig) -> None:

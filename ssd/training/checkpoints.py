@@ -1,7 +1,7 @@
 """Checkpoints of a run: written whole or not at all, without pickle, and checked before they are trusted.
 
-A checkpoint is a folder `checkpoints/step_00001000` with `unet.safetensors`, `ema_0.safetensors`, ..,
-`optimizer.safetensors` and `state.json`, which lists the sizes and digests of the others. It is written under a
+A checkpoint is a folder `checkpoints/step_00001000` with the network, such as `unet.safetensors`, `ema_0.safetensors`,
+.., `optimizer.safetensors` and `state.json`, which lists the sizes and digests of the others. It is written under a
 temporary name, flushed to the disk, and renamed. Tensors of the optimizer are named by their parameters:
 "conv_in.weight.exp_avg".
 """
@@ -85,21 +85,29 @@ class TrainState:
 
     Attributes
     ----------
-    unet : torch.nn.Module
+    network : torch.nn.Module
         The network in training; under FSDP its weights are shards.
     ema : EmaNetworks
     optimizer : torch.optim.Optimizer
-        Its parameters are those of `unet`, in order.
+        Its parameters are those of `network`, in order.
     scaler : torch.amp.GradScaler, optional
         With fp16.
     progress : Progress
+    part : str
+        What the network is called in its pipeline, and in checkpoints.
     """
 
-    unet: torch.nn.Module
+    network: torch.nn.Module
     ema: EmaNetworks
     optimizer: torch.optim.Optimizer
     scaler: Any = None
     progress: Progress = field(default_factory=Progress)
+    part: str = "unet"
+
+    @property
+    def network_file(self) -> str:
+        """The name of the network's file in a checkpoint."""
+        return f"{self.part}.safetensors"
 
     def describe(self, settings: dict[str, Any], data: dict[str, Any], changes: list[dict[str, Any]]) -> Description:
         """The state in words and numbers."""
@@ -109,11 +117,11 @@ class TrainState:
 
 def gather_tensors(state: TrainState) -> dict[str, dict[str, torch.Tensor]]:
     """All tensors of a run, whole: file name -> name -> tensor. All processes must call this together."""
-    files = {"unet.safetensors": {name: whole(value) for name, value in state.unet.state_dict().items()}}
+    files = {state.network_file: {name: whole(value) for name, value in state.network.state_dict().items()}}
     files |= {f"ema_{i}.safetensors": dict(network.state_dict()) for i, network in enumerate(state.ema.networks)}
     files["optimizer.safetensors"] = {
         f"{name}.{key}": whole(torch.as_tensor(value))
-        for name, moments in zip(_parameter_names(state.unet), _moments(state.optimizer))
+        for name, moments in zip(_parameter_names(state.network), _moments(state.optimizer))
         for key, value in moments.items()
     }
     return files
@@ -183,10 +191,13 @@ def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
     return None, skipped
 
 
-def check_fits(checkpoint: Path, unet: torch.nn.Module) -> None:
-    """Raise a `UsageError` unless a checkpoint is of a network like `unet`; only names and shapes are read."""
-    own = {name: list(tensor.shape) for name, tensor in unet.state_dict().items()}
-    with safe_open(checkpoint / "unet.safetensors", "pt") as file:
+def check_fits(checkpoint: Path, network: torch.nn.Module, part: str = "unet") -> None:
+    """Raise a `UsageError` unless a checkpoint is of a network like `network`; only names and shapes are read."""
+    path = checkpoint / f"{part}.safetensors"
+    if not path.is_file():
+        raise UsageError(f"{checkpoint} is of another kind of model: it has no {path.name}. Use another --out.")
+    own = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    with safe_open(path, "pt") as file:
         theirs = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (not a dict)
     differing = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
     if differing:
@@ -197,21 +208,21 @@ def check_fits(checkpoint: Path, unet: torch.nn.Module) -> None:
         )
 
 
-def load_networks(checkpoint: Path, unet: torch.nn.Module, ema: EmaNetworks) -> None:
+def load_networks(checkpoint: Path, network: torch.nn.Module, ema: EmaNetworks, part: str = "unet") -> None:
     """Fill the network, not yet sharded, and the averages from a complete checkpoint."""
-    unet.load_state_dict(load_file(checkpoint / "unet.safetensors"))
-    for index, network in enumerate(ema.networks):
-        network.load_state_dict(load_file(checkpoint / f"ema_{index}.safetensors"))
+    network.load_state_dict(load_file(checkpoint / f"{part}.safetensors"))
+    for index, average in enumerate(ema.networks):
+        average.load_state_dict(load_file(checkpoint / f"ema_{index}.safetensors"))
     ema.updates = read_description(checkpoint).ema_updates
 
 
 def load_optimizer(checkpoint: Path, state: TrainState) -> None:
     """Fill the optimizer, the scaler and the progress, after an engine has prepared them."""
     described = read_description(checkpoint)
-    names = _parameter_names(state.unet)
+    names = _parameter_names(state.network)
     numbers = {name: number for number, name in enumerate(names)}
     numbers |= {str(number): number for number in range(len(names))}  # version 0.1 counted instead of naming
-    parameters = list(state.unet.parameters())
+    parameters = list(state.network.parameters())
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in load_file(checkpoint / "optimizer.safetensors").items():
         name, _, kind = key.rpartition(".")
@@ -317,8 +328,8 @@ def _remove_old(folder: Path, total_limit: int, milestone_every: int) -> None:
             shutil.rmtree(old)
 
 
-def _parameter_names(unet: torch.nn.Module) -> list[str]:
-    return [name for name, _ in unet.named_parameters()]
+def _parameter_names(network: torch.nn.Module) -> list[str]:
+    return [name for name, _ in network.named_parameters()]
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ class EmaNetworks:
 
     Parameters
     ----------
-    unet : torch.nn.Module
+    network : torch.nn.Module
         The network in training, with float32 weights, before an engine shards it.
     decays : sequence of float
         In [0, 1), at least one.
@@ -27,10 +28,10 @@ class EmaNetworks:
         Where the averages live. The CPU saves accelerator memory and costs a copy per step.
     """
 
-    def __init__(self, unet: torch.nn.Module, decays: Sequence[float], device: torch.device) -> None:
+    def __init__(self, network: torch.nn.Module, decays: Sequence[float], device: torch.device) -> None:
         self.device = device
         self.decays = list(decays)
-        self.networks = [copy.deepcopy(unet).eval().requires_grad_(False).to(device) for _ in decays]
+        self.networks: list[Any] = [copy.deepcopy(network).eval().requires_grad_(False).to(device) for _ in decays]
         self._updates = torch.zeros((), dtype=torch.float64, device=device)
 
     @property

@@ -31,13 +31,13 @@ from flexi_unet import FlexiUNet2DModel
 from ..commands.errors import TrainingStopped, UsageError
 from ..operators.sizes import Size
 from ..sampling.compiling import compile_network
-from .config import TrainConfig, images_per_batch
+from .run_config import RunConfig, images_per_batch
 
 LOST_CONNECTION = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "NCCL error")
 """How the libraries below PyTorch say that another process is gone; they raise plain RuntimeErrors."""
 
 
-def make_accelerator(config: TrainConfig) -> Accelerator:
+def make_accelerator(config: RunConfig) -> Accelerator:
     """Processes, precision, gradient accumulation and trackers, as `config` and the launcher say."""
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     precision = config.mixed_precision if config.mixed_precision != "auto" else ("bf16" if bf16 else "no")
@@ -46,7 +46,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         log_with=None if config.report_to == "none" else config.report_to,
         project_dir=config.out,
         kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=_has_routes(config), gradient_as_bucket_view=True)
+            DistributedDataParallelKwargs(find_unused_parameters=config.has_routes, gradient_as_bucket_view=True)
         ],
     )
     if os.environ.get("ACCELERATE_USE_FSDP") == "true" and accelerator.distributed_type == DistributedType.MULTI_CPU:
@@ -64,12 +64,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
-def _has_routes(config: TrainConfig) -> bool:
-    """Whether a batch may leave a part of the network unused, which has to be searched for."""
-    return config.network == "flexi_unet" and config.levels != 1
-
-
-def _check_engine(accelerator: Accelerator, config: TrainConfig) -> None:
+def _check_engine(accelerator: Accelerator, config: RunConfig) -> None:
     """Refuse what cannot train a network by routes."""
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         raise UsageError(
@@ -83,9 +78,9 @@ def _check_engine(accelerator: Accelerator, config: TrainConfig) -> None:
             "FSDP version 1 is not supported: set fsdp_version: 2 in the launch file, as configs/accelerate/fsdp2.yaml "
             "does."
         )
-    if config.network != "flexi_unet":
+    if config.unsharded:
         raise UsageError(
-            f"--network {config.network} cannot be sharded by FSDP: launch with configs/accelerate/multi_gpu.yaml."
+            f"{config.unsharded} cannot be sharded by FSDP: launch with configs/accelerate/multi_gpu.yaml."
         )
     if config.compile or accelerator.mixed_precision == "fp16":
         given = "--compile" if config.compile else "--mixed_precision fp16"

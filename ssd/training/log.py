@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,61 @@ class LogRow:
     stop: bool
 
 
-class TrainingLog:
-    """Collects numbers without reading them; `row` reads all of them at once, which waits for the device.
+class StepLog:
+    """What the log of any model has: collects numbers without reading them, and reads all of them at once.
+
+    Parameters
+    ----------
+    accelerator : Accelerator
+    shape : tuple of int
+        Of the model's own sums.
+    """
+
+    def __init__(self, accelerator: Accelerator, shape: tuple[int, ...]) -> None:
+        self._accelerator = accelerator
+        self._shape = shape
+        self._start = time.perf_counter()
+        self._reset()
+
+    def add_images(self, number: int, seconds_waited: float) -> None:
+        """Note the images that this process has seen in a batch, and how long it waited for them."""
+        self._images += number * self._accelerator.num_processes
+        self._waited += seconds_waited
+
+    def add_norm(self, gradient_norm: torch.Tensor) -> None:
+        """Note a finished optimizer step."""
+        self._norm += gradient_norm
+        self._steps += 1
+
+    def read(self, guard_counts: torch.Tensor, stop: bool) -> tuple[list[float], dict[str, float], int, bool]:
+        """The model's sums, `MORE_COLUMNS` but the learning rate, skipped steps in a row, and whether to stop.
+
+        Means over all processes since the last call; it waits for the device.
+        """
+        stopping = torch.full_like(self._norm[None], float(stop))
+        own = torch.cat([self._sums.flatten(), self._norm[None], guard_counts, stopping])
+        *sums, norm, bad, in_a_row, stopping = self._accelerator.reduce(own, reduction="mean").tolist()
+        now = time.perf_counter()
+        values = {
+            "gradient_norm": norm / max(1, self._steps),
+            "images_per_second": self._images / (now - self._since),
+            "loader_share": self._waited / (now - self._since),
+            "bad_steps": bad,
+            "seconds": now - self._start,
+        }
+        return sums, values, int(in_a_row), stopping > 0
+
+    def _reset(self) -> None:
+        device = self._accelerator.device
+        self._sums = torch.zeros(self._shape, device=device)
+        self._norm = torch.zeros((), device=device)
+        self._steps = self._images = 0
+        self._waited = 0.0
+        self._since = time.perf_counter()
+
+
+class TrainingLog(StepLog):
+    """The log of Scale Space Diffusion, with what it says of every level.
 
     Parameters
     ----------
@@ -61,45 +115,33 @@ class TrainingLog:
     """
 
     def __init__(self, accelerator: Accelerator, level_names: list[str]) -> None:
-        self._accelerator = accelerator
         self._level_names = level_names
-        self._start = time.perf_counter()
-        self._reset()
+        super().__init__(accelerator, (len(OF_LEVELS), len(level_names)))
 
     def add_batch(self, batch: Batch, losses: torch.Tensor, residuals: torch.Tensor) -> None:
         """Note the losses and the normalised residuals of one batch, (B,) each; NaN where there are no residuals."""
-        self._of_levels[0, batch.level] += losses.detach().mean()
-        self._of_levels[1, batch.level] += residuals.detach().mean()
+        self._sums[0, batch.level] += losses.detach().mean()
+        self._sums[1, batch.level] += residuals.detach().mean()
         self._batches[batch.level] += 1
-        self._images += len(batch.numbers) * self._accelerator.num_processes
-        self._waited += batch.seconds_waited
+        self.add_images(len(batch.numbers), batch.seconds_waited)
 
     def add_step(self, gradient_norm: torch.Tensor, level: int | None) -> None:
         """Note a finished optimizer step; `level` is that of all its batches, None where they were of several."""
-        self._norm += gradient_norm
+        self.add_norm(gradient_norm)
         if level is not None:
-            self._of_levels[2, level] += gradient_norm.square()
-        self._steps += 1
+            self._sums[2, level] += gradient_norm.square()
 
     def row(self, guard_counts: torch.Tensor, stop: bool) -> LogRow:
         """The means since the last row, over all processes; guard_counts: (2,), skipped steps in all and in a row."""
-        stopping = torch.full_like(self._norm[None], float(stop))
-        own = torch.cat([self._of_levels.flatten(), self._norm[None], guard_counts, stopping])
-        *of_levels, norm, bad, in_a_row, stopping = self._accelerator.reduce(own, reduction="mean").tolist()
-        now = time.perf_counter()
+        of_levels, common, in_a_row, stopping = self.read(guard_counts, stop)
         count = len(self._level_names)
         losses, residuals, squares = (of_levels[i * count : (i + 1) * count] for i in range(len(OF_LEVELS)))
         values = {"loss": sum(losses) / max(1, sum(self._batches))}
         values |= self._per_batch("loss", losses) | self._per_batch("residual", residuals)
         if (whole := sum(squares)) > 0:
             values |= {f"gradient_share_{name}": part / whole for name, part in zip(self._level_names, squares)}
-        values["gradient_norm"] = norm / max(1, self._steps)
-        values["images_per_second"] = self._images / (now - self._since)
-        values["loader_share"] = self._waited / (now - self._since)
-        values["bad_steps"] = bad
-        values["seconds"] = now - self._start
         self._reset()
-        return LogRow(values, int(in_a_row), stopping > 0)
+        return LogRow(values | common, in_a_row, stopping)
 
     def _per_batch(self, column: str, sums: list[float]) -> dict[str, float]:
         """Means over the batches of every level that was drawn; what is not a number is left out."""
@@ -107,13 +149,8 @@ class TrainingLog:
         return {f"{column}_{name}": total / count for name, total, count in counted if count and not math.isnan(total)}
 
     def _reset(self) -> None:
-        device = self._accelerator.device
-        self._of_levels = torch.zeros(len(OF_LEVELS), len(self._level_names), device=device)
-        self._norm = torch.zeros((), device=device)
+        super()._reset()
         self._batches = [0] * len(self._level_names)
-        self._steps = self._images = 0
-        self._waited = 0.0
-        self._since = time.perf_counter()
 
 
 class CsvTracker(GeneralTracker):
@@ -123,19 +160,21 @@ class CsvTracker(GeneralTracker):
     ----------
     path : pathlib.Path
     level_names : list of str
-        Such as "64x64"; the columns are step, loss, `OF_LEVELS` of these, and `MORE_COLUMNS`.
+        Such as "64x64"; the columns are step, loss, `OF_LEVELS` of these, `own_columns`, and `MORE_COLUMNS`.
     last_step : int
         Where the run continues: lines of later steps, left by an interrupted process, are dropped.
+    own_columns : sequence of str
+        Of a model without levels.
     """
 
     name = "csv"
     requires_logging_directory = False
 
-    def __init__(self, path: Path, level_names: list[str], last_step: int = 0) -> None:
+    def __init__(self, path: Path, level_names: list[str], last_step: int = 0, own_columns: Sequence[str] = ()) -> None:
         super().__init__()
         self.path = path
         of_levels = [f"{column}_{name}" for column in OF_LEVELS for name in level_names]
-        self.columns = ["step", "loss", *of_levels, *MORE_COLUMNS]
+        self.columns = ["step", "loss", *of_levels, *own_columns, *MORE_COLUMNS]
         self._last_step = last_step
 
     @property

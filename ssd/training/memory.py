@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ..commands.errors import TrainingStopped
-from .config import TrainConfig, images_per_batch
+from .run_config import RunConfig, images_per_batch
 from .run_folder import what_is_safe
 
 CPU_MEMORY_FULL = "can't allocate memory"
@@ -17,7 +17,7 @@ CPU_MEMORY_FULL = "can't allocate memory"
 
 
 @contextmanager
-def stop_when_memory_is_full(config: TrainConfig, num_processes: int) -> Iterator[None]:
+def stop_when_memory_is_full(config: RunConfig, num_processes: int) -> Iterator[None]:
     """Turn the error into one line that names the setting which saves memory without changing the training."""
     try:
         yield

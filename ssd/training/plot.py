@@ -2,7 +2,8 @@
 
     python -m ssd.training.plot runs/faces_2l runs/faces_4l --out curves.png
 
-One panel for the mean loss and one per level, from the `log.csv` of every run; needs matplotlib (extra `analysis`).
+One panel for the mean loss, and one per level or for held-out images, from the `log.csv` of every run; needs
+matplotlib (extra `analysis`).
 """
 
 from __future__ import annotations
@@ -51,14 +52,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def read_losses(run: Path, smooth: int = 1) -> dict[str, tuple[list[float], list[float]]]:
-    """Steps and losses by column ("loss", "loss_64x64", ..), means over `smooth` lines; unseen levels are left out."""
+    """Steps and losses by column ("loss", "loss_64x64", "valid_loss", ..), means over `smooth` lines.
+
+    Levels that were not seen are left out.
+    """
     path = run / "log.csv"
     if not path.is_file():
         raise UsageError(f"{run} has no log.csv: give the --out folder of a training run.")
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     curves = {}
-    for column in (name for name in (rows[0] if rows else {}) if name.startswith("loss")):
+    for column in (name for name in (rows[0] if rows else {}) if name.startswith(("loss", "valid_loss"))):
         seen = [(float(row["step"]), float(row[column])) for row in rows if row[column]]
         chunks = [seen[i : i + smooth] for i in range(0, len(seen), smooth)]
         curves[column] = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,19 @@ from ..commands.files import PART, remove_leftovers, write_text
 from ..commands.lock import LOCK_NAME
 from ..commands.output_paths import check_output_folder
 from ..commands.settings_file import read_settings
-from ..pipeline_ssd import SSDPipeline
-from ..publishing.model_card import model_card
-from ..publishing.saving import PIPELINE_PARTS, save_pipeline
-from ..schedulers.base import ProcessScheduler
-from .checkpoints import Progress, TrainState, find_newest, list_checkpoints, read_description
-from .config import RENAMED, TrainConfig
-from .measured import to_measure
+from ..publishing.saving import PIPELINE_PARTS
+from .checkpoints import find_newest, list_checkpoints, read_description
+from .run_config import RENAMED, RunConfig
 
 CONFIG_FILE = "train_config.yaml"
 WRITTEN: dict[str, str] = {
-    "model_index.json, unet/, scheduler/": "the pipeline with EMA weights, for SSDPipeline.from_pretrained",
     "README.md": "its model card",
     "checkpoints/": "training state, to resume from",
     "samples/": "grids of EMA samples",
-    "log.csv, tensorboard/": "loss, loss per level, speed",
+    "log.csv, tensorboard/": "losses, gradient norms, speed",
     CONFIG_FILE: "the resolved configuration",
 }
+"""What every run writes beside its pipeline."""
 _OWNED = (CONFIG_FILE, "checkpoints", "samples", "log.csv", "tensorboard", "README.md", *PIPELINE_PARTS)
 _MAY_CHANGE = frozenset(
     [
@@ -51,6 +47,8 @@ _MAY_CHANGE = frozenset(
         "log_every",
         "sample_every",
         "sample_steps",
+        "sample_temperature",
+        "valid_every",
         "save_every",
         "checkpoints_total_limit",
         "milestone_every",
@@ -65,7 +63,7 @@ _MAY_CHANGE = frozenset(
     ]
 )
 """Settings that may differ when a run continues."""
-_CHANGES_THE_RUN = frozenset(["learning_rate", "max_grad_norm"])
+_CHANGES_THE_RUN = frozenset(["learning_rate", "max_grad_norm", "skip_threshold"])
 """Settings that may differ, too, for a run that went wrong; the change is written down. All others define the run."""
 
 
@@ -94,8 +92,14 @@ class Continuation:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def check_out_folder(config: TrainConfig) -> Continuation:
+def check_out_folder(config: RunConfig, measured: Collection[str] = ()) -> Continuation:
     """Whether the run may use `config.out`, and where it starts there.
+
+    Parameters
+    ----------
+    config : RunConfig
+    measured : collection of str
+        Settings that the images decide: a run that continues has them already.
 
     Raises
     ------
@@ -126,7 +130,7 @@ def check_out_folder(config: TrainConfig) -> Continuation:
             f"run from its weights with --init_from {out} and another --out, or delete it with --overwrite."
         )
     before = _settings_before(out, checkpoint)
-    changes = _check_settings(out, config, checkpoint, before)
+    changes = _check_settings(out, config, checkpoint, before, measured)
     notes += [f"{each['setting']} changes from {each['before']} to {each['after']}." for each in changes]
     earlier = read_description(checkpoint).changes if checkpoint is not None else []
     return Continuation(checkpoint, found, earlier + changes, notes, before)
@@ -138,12 +142,12 @@ def look_into(out: Path) -> tuple[str, ...]:
     return (*names, *(path.name for path in list_checkpoints(out / "checkpoints")))
 
 
-def check_same_data(config: TrainConfig, checkpoint: Path, data: dict[str, Any]) -> None:
+def check_same_data(config: RunConfig, checkpoint: Path, data: dict[str, Any]) -> None:
     """Raise a `UsageError` unless a run continues with the images that it began with, or --accept_new_data is given.
 
     Parameters
     ----------
-    config : TrainConfig
+    config : RunConfig
     checkpoint : pathlib.Path
     data : dict
         The data's provenance now. Where the images lie does not matter.
@@ -166,7 +170,7 @@ def check_same_data(config: TrainConfig, checkpoint: Path, data: dict[str, Any])
         )
 
 
-def prepare_out_folder(config: TrainConfig, resuming: bool) -> Path:
+def prepare_out_folder(config: RunConfig, resuming: bool) -> Path:
     """Delete what belongs to an earlier run unless resuming, and write the configuration."""
     out = Path(config.out)
     for folder in (out, out / "checkpoints", out / "samples"):
@@ -189,14 +193,14 @@ def _is_ours_in_passing(name: str) -> bool:
 
 
 def _check_settings(
-    out: Path, config: TrainConfig, checkpoint: Path | None, before: dict[str, Any]
+    out: Path, config: RunConfig, checkpoint: Path | None, before: dict[str, Any], measured: Collection[str]
 ) -> list[dict[str, Any]]:
     """Changes of the run's settings; a `UsageError` for one that defines what the run computes."""
     step = read_description(checkpoint).progress.step if checkpoint is not None else 0
     changes = []
-    for name in (item.name for item in fields(TrainConfig)):
+    for name in (item.name for item in fields(config)):
         old, new = before.get(name), getattr(config, name)
-        if name not in before or old == new or name in _MAY_CHANGE | to_measure(config):
+        if name not in before or old == new or name in _MAY_CHANGE or name in measured:
             continue
         if name not in _CHANGES_THE_RUN:
             raise UsageError(
@@ -230,14 +234,6 @@ def _present_settings(before: dict[str, Any], checkpoint: Path | None) -> dict[s
     return settings
 
 
-def save_pipeline_of(
-    config: TrainConfig, state: TrainState, scheduler: ProcessScheduler, gflops: float, changes: list[dict[str, Any]]
-) -> None:
-    """Write the pipeline of the averaged weights, with its card; one process."""
-    pipeline = SSDPipeline(state.ema.networks[0], copy.deepcopy(scheduler))
-    save_pipeline(pipeline, Path(config.out), training_card(config, pipeline, state.progress, gflops, changes))
-
-
 def what_is_written(out: Path) -> list[str]:
     """What the folder of a run holds now, for the last words."""
     parts = {
@@ -253,27 +249,3 @@ def what_is_safe(out: Path) -> str:
     """Which checkpoint of a run is complete, for messages."""
     newest, _ = find_newest(out / "checkpoints")
     return f"The last good checkpoint is {newest}" if newest else "There is no good checkpoint yet"
-
-
-def training_card(
-    config: TrainConfig, pipeline: SSDPipeline, progress: Progress, gflops: float, changes: list[dict[str, Any]]
-) -> str:
-    """The model card of a run: data, recipe, steps, hours, and the mean cost per image and step."""
-    origin = {
-        "Data": f"{config.data}, crop preset {config.crop_preset}",
-        "Steps": f"{progress.step} of {config.total_steps}, {progress.images} images, {progress.hours:.2f} hours",
-        "Batch": f"{config.global_batch_size} images per step, in {config.routes_per_step} routes",
-        "Optimizer": f"AdamW, learning rate {config.learning_rate:g} ({config.lr_scheduler}), "
-        f"weight decay {config.weight_decay:g}",
-        "Loss": f"{config.loss} of {config.prediction_type}"
-        + (f", up to an SNR of {config.max_snr:g}" if config.loss != "simple" else "")
-        + (", after clipping" if config.clipped_loss else ""),
-        "Weights": f"moving average, decay {config.ema_decays[0]:g}",
-        "Cost": f"{gflops:.2f} GFLOPs per image and step, averaged over the timesteps",
-        "Seed": str(config.seed),
-    }
-    if changes:
-        told = (f"{each['setting']} {each['before']} -> {each['after']} at step {each['step']}" for each in changes)
-        origin["Changes"] = ", ".join(told)
-    licence = "The weights are yours; mind the licence of the data they were trained on."
-    return model_card(pipeline, config.out, origin, licence)

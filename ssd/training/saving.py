@@ -15,11 +15,11 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from ..commands.errors import TrainingStopped, is_disk_full
-from ..schedulers.base import ProcessScheduler
+from ..publishing.saving import save_pipeline
 from .checkpoints import TrainState, gather_tensors, save_checkpoint
-from .config import TrainConfig
-from .run_folder import save_pipeline_of, what_is_safe
-from .summary import mean_gflops, route_costs
+from .release import Release
+from .run_config import RunConfig
+from .run_folder import what_is_safe
 
 EXPLOSION = 100
 """Weights whose norm grew by more than this factor since the last save are not saved: no training does that."""
@@ -30,10 +30,11 @@ class RunSaver:
 
     Parameters
     ----------
-    config : TrainConfig
+    config : RunConfig
     accelerator : Accelerator
     state : TrainState
-    scheduler : ProcessScheduler
+    release : callable
+        What is published: see `release`.
     data : dict
         Provenance of the data.
     changes : list of dict
@@ -42,16 +43,15 @@ class RunSaver:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: RunConfig,
         accelerator: Accelerator,
         state: TrainState,
-        scheduler: ProcessScheduler,
+        release: Release,
         data: dict[str, Any],
         changes: list[dict[str, Any]],
     ) -> None:
-        self._config, self._accelerator, self._state, self._scheduler = config, accelerator, state, scheduler
+        self._config, self._accelerator, self._state, self._release = config, accelerator, state, release
         self._data, self._changes = data, changes
-        self._gflops = mean_gflops(route_costs(state.ema.networks[0], scheduler))
         self._started = time.perf_counter() - 3600 * state.progress.hours
         self._norm, self._norm_step = norm_of(dict(state.ema.networks[0].state_dict())), state.progress.step
 
@@ -66,7 +66,7 @@ class RunSaver:
         config, progress = self._config, self._state.progress
         progress.hours = (time.perf_counter() - self._started) / 3600
         tensors = gather_tensors(self._state)
-        self._check_norm(norm_of(tensors["unet.safetensors"]))
+        self._check_norm(norm_of(tensors[self._state.network_file]))
         if not self._accelerator.is_main_process:
             return
         described = self._state.describe(asdict(config), self._data, self._changes)
@@ -77,7 +77,8 @@ class RunSaver:
     def save_pipeline(self) -> None:
         """Write the pipeline alone: after a resume it may be missing, or older than the checkpoint."""
         if self._accelerator.is_main_process:
-            save_pipeline_of(self._config, self._state, self._scheduler, self._gflops, self._changes)
+            pipeline, card = self._release()
+            save_pipeline(pipeline, Path(self._config.out), card)
 
     def _check_norm(self, norm: float) -> None:
         step = self._state.progress.step

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, fields
 
 import torch
 from accelerate import Accelerator
@@ -14,16 +10,16 @@ from accelerate import Accelerator
 from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
 
 from ..commands.errors import UsageError
-from ..commands.lock import hold_folder
-from ..data import ImageStream, open_dataset
+from ..data import ImageStream
 from ..data.dataset import ImageDataset
+from ..publishing.saving import load_unet
 from ..schedulers.base import ProcessScheduler
-from .build import build_scheduler, build_unet, load_weights, stage_widths
+from .build import build_scheduler, build_unet, stage_widths
 from .checkpoints import check_fits
 from .config import TrainConfig
-from .engine import check_agreement
-from .measured import settle_measured
-from .run_folder import Continuation, check_out_folder, check_same_data, look_into
+from .measured import settle_measured, to_measure
+from .run_folder import check_out_folder, check_same_data
+from .starting import RunSetup, agreed, copy_weights, open_images
 from .summary import summarize
 
 OF_LEVELS = (
@@ -39,42 +35,24 @@ OF_LEVELS = (
 
 
 @dataclass
-class Setup:
-    """What a run starts with.
+class Setup(RunSetup):
+    """What a run of Scale Space Diffusion starts with.
 
     Attributes
     ----------
-    config : TrainConfig
-    dataset : ImageDataset or ImageStream
     unet : FlexiUNet2DModel or ResizedUNet2DModel
         On the CPU, with new weights, or those of --init_from.
     scheduler : ProcessScheduler
-    start : Continuation
-        What to resume from.
-    notes : list of str
-        What people should know.
     """
 
     config: TrainConfig
-    dataset: ImageDataset | ImageStream
     unet: FlexiUNet2DModel | ResizedUNet2DModel
     scheduler: ProcessScheduler
-    start: Continuation
-    notes: list[str]
 
     @property
     def summary(self) -> str:
         """The resolved configuration, the levels with their cost, and what will be written."""
         return summarize(self.config, self.unet, self.scheduler, self.dataset.count)
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What must be the same on all processes."""
-        provenance = self.dataset.provenance
-        checkpoint = self.start.checkpoint
-        facts = {"the checkpoint to resume": checkpoint and checkpoint.name}
-        facts |= {f"the data's {name}": value for name, value in provenance.items()}
-        return facts | {f"--{name}": value for name, value in asdict(self.config).items()}
 
 
 def set_up(config: TrainConfig, accelerator: Accelerator) -> Setup:
@@ -85,20 +63,12 @@ def set_up(config: TrainConfig, accelerator: Accelerator) -> Setup:
     UsageError
         On all processes, if one finds something wrong or they disagree.
     """
-    setup, problem = None, None
-    try:
-        setup = _set_up(config, silent=not accelerator.is_main_process)
-        facts = setup.facts if accelerator.num_processes > 1 else {}
-    except (ValueError, OSError) as error:
-        facts, problem = {}, str(error)
-    check_agreement(accelerator, facts, problem)
-    assert setup is not None  # else there was a problem
-    return setup
+    return agreed(lambda: _set_up(config, silent=not accelerator.is_main_process), accelerator)
 
 
 def _set_up(config: TrainConfig, silent: bool) -> Setup:
     torch.manual_seed(config.seed)  # of the network's first weights
-    start = check_out_folder(config)
+    start = check_out_folder(config, to_measure(config))
     notes = list(start.notes)
     dataset = open_training_data(config)
     if start.checkpoint is not None:
@@ -111,53 +81,16 @@ def _set_up(config: TrainConfig, silent: bool) -> Setup:
     scheduler = build_scheduler(config)
     notes += unused
     if config.init_from and start.checkpoint is None:
-        load_weights(unet, config.init_from)
+        copy_weights(unet, load_unet(config.init_from), config.init_from)
     if start.checkpoint is not None:
         check_fits(start.checkpoint, unet)
-    return Setup(config, dataset, unet, scheduler, start, notes)
-
-
-@contextmanager
-def claim_folder(setup: Setup, accelerator: Accelerator) -> Iterator[str | None]:
-    """Be the only run that writes into --out, and make sure that it is still as `set_up` found it.
-
-    Yields
-    ------
-    str or None
-        A note, where the folder was left by a process that was killed.
-
-    Raises
-    ------
-    UsageError
-        On all processes, when another run has the folder or had it meanwhile.
-    """
-    with ExitStack() as stack:
-        note: str | None = None
-        problem: str | None = None
-        try:
-            if accelerator.is_main_process:
-                note = stack.enter_context(hold_folder(setup.config.out))
-                if look_into(Path(setup.config.out)) != setup.start.found:
-                    raise UsageError(f"Another run was in {setup.config.out} meanwhile: start this one again.")
-        except (ValueError, OSError) as error:
-            problem = str(error)
-        check_agreement(accelerator, {}, problem)
-        yield note
+    return Setup(config, dataset, start, notes, unet, scheduler)
 
 
 def open_training_data(config: TrainConfig) -> ImageDataset | ImageStream:
     """The data set that `config` names."""
-    dataset = open_dataset(
-        config.data,
-        config.sample_size,
-        config.crop_preset,
-        skip_bad_images=config.skip_bad_images,
-        background=config.background,
-        labels=config.class_conditional,
-        num_classes=config.num_classes,
-        label_column=config.label_column,
-        allow_pipe=config.allow_pipe,
-        channels=config.channels,
+    dataset = open_images(
+        config, labels=config.class_conditional, num_classes=config.num_classes, label_column=config.label_column
     )
     if isinstance(dataset, ImageStream) and config.level_batch_scale != 1:
         raise UsageError(

@@ -12,18 +12,40 @@ from flexi_unet.flops import count_gflops
 
 from ..schedulers.base import ProcessScheduler
 from .config import TrainConfig
+from .run_config import RunConfig
 from .run_folder import WRITTEN
+
+PIPELINE = "the pipeline with EMA weights, for {name}.from_pretrained"
 
 
 def summarize(config: TrainConfig, unet: Any, scheduler: ProcessScheduler, num_images: int | None) -> str:
     """A text for people: the resolved configuration, levels, parameters, GFLOPs and what will be written."""
-    lines = ["Configuration", *_indent(yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).rstrip())]
-    lines += ["", f"Data: {num_images or 'a stream of'} images from {config.data}"]
     millions = sum(parameter.numel() for parameter in unet.parameters()) / 1e6
-    lines += [f"Network: {millions:.1f} M parameters, widths {list(unet.config.block_out_channels)}", ""]
+    lines = [f"Network: {millions:.1f} M parameters, widths {list(unet.config.block_out_channels)}", ""]
     lines += level_table(unet, scheduler)
-    lines += ["", f"Written to {config.out}/", *(f"  {name:38} {what}" for name, what in WRITTEN.items())]
-    return "\n".join(lines)
+    return describe(
+        config, num_images, lines, {"model_index.json, unet/, scheduler/": PIPELINE.format(name="SSDPipeline")}
+    )
+
+
+def describe(config: RunConfig, num_images: int | None, network: list[str], pipeline: dict[str, str]) -> str:
+    """A text for people: the resolved configuration, the data, lines on the network, and what will be written.
+
+    Parameters
+    ----------
+    config : RunConfig
+    num_images : int, optional
+        None for a stream.
+    network : list of str
+    pipeline : dict of str to str
+        The files of the pipeline, and what they are.
+    """
+    lines = ["Configuration", *_indent(yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).rstrip())]
+    lines += ["", f"Data: {num_images or 'a stream of'} images from {config.data}", *network]
+    written = pipeline | WRITTEN
+    return "\n".join(
+        [*lines, "", f"Written to {config.out}/", *(f"  {name:38} {what}" for name, what in written.items())]
+    )
 
 
 def route_costs(unet: Any, scheduler: ProcessScheduler) -> list[tuple[str, int, float]]:

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from ssd.publishing.pipeline_files import WEIGHTS
 from ssd.training.log import read_log
 
 from ..conftest import ROOT, TINY, Outcome, run_script
@@ -23,6 +25,52 @@ TRAIN = "train/train_ssd.py"
 STEPS = 30
 RUN = [*TINY, "--data", "digits", "--max_steps", str(STEPS), "--save_every", "4", "--transition_probability", "0.3"]
 """A run that is long enough to be interrupted, with level changes."""
+
+VDVAE_TINY = [
+    *("--data", "digits", "--res", "8", "--channels", "1", "--levels", "17", "--num_mixtures", "2"),
+    *("--enc_blocks", "8x1,8d2,4x1r2", "--dec_blocks", "4x1r2,8m4,8x1", "--width", "8", "--latent_channels", "2"),
+    *("--global_batch_size", "4", "--num_workers", "0", "--sample_every", "0", "--log_every", "1"),
+    *("--learning_rate", "0.01", "--lr_warmup_steps", "5", "--cpu_threads", "1"),
+]
+"""Flags of a VDVAE with shared blocks that trains a step in milliseconds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Script:
+    """A training script, with a run that is long enough to be interrupted.
+
+    Attributes
+    ----------
+    path : str
+    part : str
+        What its network is called.
+    run : list of str
+        Flags of the run, of `STEPS` steps.
+    last_layer : str
+        A weight that every step changes.
+    sampling : list of str
+        Flags that make its sample grids cheap.
+    """
+
+    path: str
+    part: str
+    run: list[str]
+    last_layer: str
+    sampling: list[str]
+
+
+SSD = Script(TRAIN, "unet", RUN, "conv_out.weight", ["--sample_steps", "2"])
+VDVAE = Script(
+    "train/train_vdvae.py",
+    "vdvae",
+    [
+        *(*VDVAE_TINY, "--max_steps", str(STEPS), "--save_every", "4"),
+        *("--num_valid", "9", "--valid_every", "10", "--random_flip"),
+    ],
+    "out_conv.weight",
+    [],
+)
+SCRIPTS = (SSD, VDVAE)
 
 # With one channel per group a bias before the norm has no gradient but round-off, which Adam blows up to full steps.
 GROUPS = ["--norm_num_groups", "16"]
@@ -48,23 +96,25 @@ def logged(out: Path) -> list[tuple[str, str]]:
 def assert_same_run(one: Path, other: Path) -> None:
     assert largest_difference(final_tensors(one), final_tensors(other)) == 0
     assert logged(one) == logged(other)
-    weights = "unet/diffusion_pytorch_model.safetensors"
+    [weights] = (f"{script.part}/{WEIGHTS}" for script in SCRIPTS if (one / script.part).is_dir())
     assert largest_difference(load_file(one / weights), load_file(other / weights)) == 0
     assert f"{STEPS} of {STEPS}, " in (other / "README.md").read_text()
 
 
 _FORKSERVER = multiprocessing.get_context("forkserver")
-_FORKSERVER.set_forkserver_preload([__name__, "ssd.training.setup", "ssd.training.samples"])
+_FORKSERVER.set_forkserver_preload([__name__, "ssd.training.setup", "ssd.training.vdvae.setup", "ssd.training.samples"])
 """Processes are forked from one that has imported everything and computed nothing: they start in no time."""
 
 
 class Started:
     """A command in a process of its own."""
 
-    def __init__(self, out: Path, *flags: str | Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, out: Path, *flags: str | Path, environment: dict[str, str] | None = None, script: str = TRAIN
+    ) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         self._output = out.parent / f"output_of_{next(_NUMBERS)}.txt"
-        arguments = [TRAIN, "--out", str(out), *map(str, flags)]
+        arguments = [script, "--out", str(out), *map(str, flags)]
         self.process = _FORKSERVER.Process(
             target=_run_and_write, args=(arguments, environment or {}, self._output), daemon=True
         )
@@ -99,9 +149,9 @@ def _run_and_write(arguments: list[str], environment: dict[str, str], output: Pa
     sys.exit(done.code)
 
 
-def start(out: Path, *more: str) -> Started:
+def start(script: Script, out: Path, *more: str) -> Started:
     """The long run in a process of its own."""
-    return Started(out, *RUN, *more)
+    return Started(out, *script.run, *more, script=script.path)
 
 
 def wait_for_lines(out: Path, number: int, process: Started | subprocess.Popen) -> None:
@@ -114,7 +164,9 @@ def wait_for_lines(out: Path, number: int, process: Started | subprocess.Popen) 
         time.sleep(0.005)
 
 
-def start_two(out: Path, *flags: str, fsdp: bool = False, second: tuple[str, ...] = ()) -> list[Started]:
+def start_two(
+    out: Path, *flags: str, fsdp: bool = False, second: tuple[str, ...] = (), script: str = TRAIN
+) -> list[Started]:
     """A run of two processes on the CPU, as a launcher starts it; the second has more flags."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -125,14 +177,18 @@ def start_two(out: Path, *flags: str, fsdp: bool = False, second: tuple[str, ...
         shared |= {name.upper(): str(value) for name, value in settings.items()} | {"ACCELERATE_USE_FSDP": "true"}
     return [
         Started(
-            out, *flags, *(second if rank else ()), environment=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            out,
+            *flags,
+            *(second if rank else ()),
+            environment=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            script=script,
         )
         for rank in range(2)
     ]
 
 
-def run_two(out: Path, *flags: str, fsdp: bool = False) -> Outcome:
+def run_two(out: Path, *flags: str, fsdp: bool = False, script: str = TRAIN) -> Outcome:
     """`start_two`, finished; what process 0 said."""
-    first, second = (started.wait() for started in start_two(out, *flags, fsdp=fsdp))
+    first, second = (started.wait() for started in start_two(out, *flags, fsdp=fsdp, script=script))
     assert second.code == first.code, second.err
     return first

@@ -5,8 +5,9 @@ import torch
 from torch.utils.data import Dataset
 
 from ssd.process import NoiseSchedule, ResolutionSchedule, ScaleSpaceProcess, make_betas, pyramid
-from ssd.training.batches import Batch, Position, TrainingBatches
+from ssd.training.batches import Batch, TrainingBatches
 from ssd.training.config import TrainConfig
+from ssd.training.images import Position
 
 SCHEDULE = ResolutionSchedule.from_curve(pyramid(4, 2), 1000)
 PROCESS = ScaleSpaceProcess(NoiseSchedule.from_betas(make_betas()), SCHEDULE)

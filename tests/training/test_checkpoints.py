@@ -37,14 +37,14 @@ def train_state(seed: int) -> TrainState:
 def one_step(state: TrainState, size: int = 4) -> None:
     """On the coarse level, so that some parameters have no moments."""
     state.optimizer.zero_grad()
-    state.unet(torch.ones(1, 3, size, size), 5).sample.sub(1).square().mean().backward()
+    state.network(torch.ones(1, 3, size, size), 5).sample.sub(1).square().mean().backward()
     state.optimizer.step()
-    state.ema.update(state.unet.parameters())
+    state.ema.update(state.network.parameters())
     state.progress.step += 1
 
 
 def all_tensors(state: TrainState) -> list[torch.Tensor]:
-    return [*state.unet.parameters(), *(p for network in state.ema.networks for p in network.parameters())]
+    return [*state.network.parameters(), *(p for network in state.ema.networks for p in network.parameters())]
 
 
 def save(state: TrainState, folder, total_limit=2, milestone_every=0):
@@ -53,7 +53,7 @@ def save(state: TrainState, folder, total_limit=2, milestone_every=0):
 
 
 def load(state: TrainState, checkpoint) -> None:
-    load_networks(checkpoint, state.unet, state.ema)
+    load_networks(checkpoint, state.network, state.ema)
     load_optimizer(checkpoint, state)
 
 
@@ -78,10 +78,10 @@ def test_checkpoint_round_trip(tmp_path, next_size: int) -> None:
 def test_moments_are_named_by_their_parameters(tmp_path) -> None:
     state = train_state(0)
     moments = load_file(save(state, tmp_path) / "optimizer.safetensors")
-    names = {name for name, parameter in state.unet.named_parameters() if parameter in state.optimizer.state}
-    assert 0 < len(names) < len(list(state.unet.parameters()))
+    names = {name for name, parameter in state.network.named_parameters() if parameter in state.optimizer.state}
+    assert 0 < len(names) < len(list(state.network.parameters()))
     assert moments.keys() == {f"{name}.{kind}" for name in names for kind in ("step", "exp_avg", "exp_avg_sq")}
-    weight = state.unet.conv_out.weight
+    weight = state.network.conv_out.weight
     assert torch.equal(moments["conv_out.weight.exp_avg"], state.optimizer.state[weight]["exp_avg"])
 
 
@@ -89,7 +89,7 @@ def test_moments_by_position_are_still_read(tmp_path) -> None:
     """As version 0.1 wrote them: "17.exp_avg" is of parameter 17."""
     state, other = train_state(0), train_state(1)
     checkpoint = save(state, tmp_path)
-    numbers = {name: number for number, (name, _) in enumerate(state.unet.named_parameters())}
+    numbers = {name: number for number, (name, _) in enumerate(state.network.named_parameters())}
     path = checkpoint / "optimizer.safetensors"
     renamed = {}
     for key, value in load_file(path).items():

@@ -5,7 +5,8 @@ import torch
 
 from ssd.commands.errors import UsageError
 from ssd.training.build import CHANNEL_MULTIPLIERS, build_scheduler, build_unet
-from ssd.training.config import TrainConfig, images_per_batch, parse_train_config
+from ssd.training.config import TrainConfig, parse_train_config
+from ssd.training.run_config import images_per_batch
 
 
 @pytest.mark.parametrize("res", CHANNEL_MULTIPLIERS)

@@ -1,52 +1,82 @@
 """Two processes are one: with DistributedDataParallel, with FSDP2, and when one of them fails."""
 
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 from PIL import Image
 
-from ssd import SSDPipeline
+from ssd import SSDPipeline, VDVAEPipeline
 from ssd.data.prepare import main
+from ssd.training.log import read_log
 
 from ..conftest import ROOT, TINY, run_script
-from .runs import GROUPS, TRAIN, final_tensors, largest_difference, run_two, start_two, wait_for_lines
+from .runs import (
+    GROUPS,
+    SSD,
+    TRAIN,
+    VDVAE,
+    VDVAE_TINY,
+    Script,
+    final_tensors,
+    largest_difference,
+    run_two,
+    start_two,
+    wait_for_lines,
+)
 
 FLAGS = [*TINY, *GROUPS, "--data", "digits", "--transition_probability", "0.5"]
 MIXED = [*FLAGS, "--routes_per_step", "2", "--global_batch_size", "8"]
 """Optimizer steps of two batches each, of different routes, with level changes among them."""
 
 
+FLAGS_OF = {SSD: MIXED, VDVAE: [*VDVAE_TINY, "--global_batch_size", "8", "--random_flip", "--num_valid", "9"]}
+
+
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    """Five steps of one process."""
-    out = tmp_path_factory.mktemp("one") / "run"
-    done = run_script(TRAIN, *MIXED, "--max_steps", "5", "--out", out)
-    assert done.code == 0, done.err
-    return out
+    """Five steps of one process, by script."""
+    folder = tmp_path_factory.mktemp("one")
 
-
-@pytest.mark.parametrize("fsdp", [False, True], ids=["DDP", "FSDP2"])
-def test_two_processes_are_one(one, tmp_path, fsdp: bool) -> None:
-    flags = [*MIXED, "--micro_batch_size", "1"]
-    samples = ["--sample_every", "5", "--sample_steps", "2"]
-    for more in (["--max_steps", "3"], ["--max_steps", "5", "--resume", *samples]):
-        done = run_two(tmp_path / "two", *flags, *more, fsdp=fsdp)
+    @functools.cache
+    def run(script: Script) -> Path:
+        done = run_script(script.path, *FLAGS_OF[script], "--max_steps", "5", "--out", folder / script.part)
         assert done.code == 0, done.err
-    assert largest_difference(final_tensors(tmp_path / "two", 5), final_tensors(one, 5)) < 1e-6
-    assert (tmp_path / "two" / "samples" / "step_00000005_raw.png").exists()
-    assert json.loads((tmp_path / "two/unet/config.json").read_text())["_class_name"] == "FlexiUNet2DModel"
-    assert SSDPipeline.from_pretrained(tmp_path / "two")
+        return folder / script.part
 
-    done = run_script(TRAIN, *flags, "--max_steps", "6", "--out", tmp_path / "two", "--resume")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("script", "fsdp"), [(SSD, False), (SSD, True), (VDVAE, False)], ids=["SSD by DDP", "SSD by FSDP2", "VDVAE by DDP"]
+)
+def test_two_processes_are_one(script, fsdp: bool, one, tmp_path) -> None:
+    flags = [*FLAGS_OF[script], "--micro_batch_size", "1"]
+    samples = ["--sample_every", "5", *script.sampling]
+    for more in (["--max_steps", "3"], ["--max_steps", "5", "--resume", *samples]):
+        done = run_two(tmp_path / "two", *flags, *more, fsdp=fsdp, script=script.path)
+        assert done.code == 0, done.err
+    assert largest_difference(final_tensors(tmp_path / "two", 5), final_tensors(one(script), 5)) < 1e-6
+    assert len(list((tmp_path / "two" / "samples").glob("step_00000005*.png"))) == 2
+    if script == VDVAE:  # the held-out images are shared, too
+        bits = [float(read_log(run / "log.csv")[-1]["valid_loss"]) for run in (tmp_path / "two", one(script))]
+        assert bits[0] == pytest.approx(bits[1], rel=1e-5)
+    network, pipeline = {"unet": ("FlexiUNet2DModel", SSDPipeline), "vdvae": ("VDVAEModel", VDVAEPipeline)}[script.part]
+    assert json.loads((tmp_path / "two" / script.part / "config.json").read_text())["_class_name"] == network
+    assert pipeline.from_pretrained(tmp_path / "two")
+
+    done = run_script(script.path, *flags, "--max_steps", "6", "--out", tmp_path / "two", "--resume")
     assert done.code == 0, done.err
     progress = json.loads((tmp_path / "two/checkpoints/step_00000006/state.json").read_text())["progress"]
-    assert (progress["images"], progress["batches"], progress["global_batch"]) == (48, 12, 4)
+    routes = 2 if script == SSD else 1
+    assert (progress["images"], progress["batches"], progress["global_batch"]) == (48, 6 * routes, 8 // routes)
 
 
 @pytest.mark.parametrize("network", [["--process", "corrective_noise"], ["--network", "resized_unet"]])
@@ -66,6 +96,11 @@ def test_two_processes_have_the_gradients_of_one(tmp_path, network: list[str]) -
 def test_the_full_unet_is_not_sharded(tmp_path) -> None:
     for started in start_two(tmp_path / "x", *FLAGS, "--network", "resized_unet", fsdp=True):
         started.wait().assert_one_line_error("--network resized_unet cannot be sharded by FSDP", "multi_gpu.yaml")
+
+
+def test_a_vdvae_is_not_sharded(tmp_path) -> None:
+    for started in start_two(tmp_path / "x", *VDVAE_TINY, fsdp=True, script=VDVAE.path):
+        started.wait().assert_one_line_error("A VDVAE cannot be sharded by FSDP", "multi_gpu.yaml")
 
 
 @pytest.mark.parametrize("fsdp", [False, True], ids=["DDP", "FSDP2"])

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from ssd import SSDPipeline
 from ssd.commands.lock import hold_folder
-from ssd.training import run_folder, saving
+from ssd.training import saving
 from ssd.training.log import CsvTracker, read_log
 
 from ..conftest import TINY, run_script
@@ -209,7 +209,7 @@ def test_killed_between_checkpoint_and_pipeline(run, tmp_path, monkeypatch, call
     out = tmp_path / "x"
     child = os.fork()
     if child == 0:
-        kill_at(monkeypatch, run_folder, "save_pipeline", call, before)
+        kill_at(monkeypatch, saving, "save_pipeline", call, before)
         run_script(*FLAGS, "--out", out, "--max_steps", "4", "--save_every", "2")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9

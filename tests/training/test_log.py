@@ -5,7 +5,8 @@ import torch
 from accelerate import Accelerator
 
 from ssd.scheduling_ssd import SSDScheduler
-from ssd.training.batches import Batch, Position
+from ssd.training.batches import Batch
+from ssd.training.images import Position
 from ssd.training.log import CsvTracker, TrainingLog, read_log
 
 LEVELS = ["8x8", "4x4"]

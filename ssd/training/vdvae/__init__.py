@@ -1,0 +1,1 @@
+"""What training VDVAE and WS-VDVAE has of its own; the rest is shared with Scale Space Diffusion."""
