@@ -163,6 +163,14 @@ def test_the_command_with_a_model(capsys, tmp_path) -> None:
     with pytest.raises(SystemExit, match="2"):
         command.main(f"--data digits --res 8 --levels 2 --model {model}".split())
     assert "The model's levels are [(16, 16), (8, 8)], those of --res and" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        command.main(f"--data digits --res 16 --levels 2 --channels 1 --model {model}".split())
+    assert "The model has 3 channels, got --channels 1." in capsys.readouterr().err
+    config = model / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"level_gain": 2.0}))
+    with pytest.raises(SystemExit, match="2"):
+        command.main(f"--data digits --res 16 --levels 2 --model {model}".split())
+    assert "level_gain=2.0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def image_statistics(images: Iterable[torch.Tensor], operators: Sequence[LinearO
             outer.add(pixels.flatten(1))
         contrast += torch.histc(pixels.abs().clamp(max=1), NUM_CONTRASTS, 0, 1)
     if sums[0].count < 2 or not sums[0].varies():
-        raise UsageError(f"Two different images are needed to measure how they vary, got {sums[0].count} image(s).")
+        raise UsageError(f"Images that differ are needed to measure how they vary, and these {sums[0].count} do not.")
     return ImageStatistics(
         sums[0].count,
         tuple(operators),
