@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.ndimage import uniform_filter
+import torch.nn.functional as F
 
 from ..operators.sizes import Size
 from ..seeding import numpy_generator
@@ -149,8 +149,22 @@ def c_alpha_image(
         rescale(smooth(uniform, alpha if beta is None else beta), *limits)
         for uniform, limits in zip(backgrounds, ranges, strict=True)
     )
-    mask = uniform_filter(mask_below(smooth(contour, alpha), len(inside)), blur, mode="mirror")
+    mask = box_blur(mask_below(smooth(contour, alpha), len(inside)), blur)
     return inside * mask + outside * (1 - mask)
+
+
+def box_blur(image: np.ndarray, width: int) -> np.ndarray:
+    """The mean over width x width pixels, the image (H, W) mirrored beyond its border; an even box lies up and left.
+
+    Examples
+    --------
+    >>> box_blur(np.array([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]), 2)
+    array([[0.25, 0.25, 0.75],
+           [0.25, 0.25, 0.75]])
+    """
+    before, after = width // 2, (width - 1) // 2
+    padded = F.pad(torch.from_numpy(image)[None, None], (before, after, before, after), mode="reflect")
+    return F.avg_pool2d(padded, width, stride=1)[0, 0].numpy()
 
 
 def c_alpha_numbers(seed: int, index: int, size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
