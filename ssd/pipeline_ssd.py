@@ -6,13 +6,12 @@ Shape letters: B batch, C channels, H W full resolution, h w the size of the cur
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.unets.unet_2d import UNet2DModel
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 
 # Imported by their modules' names, which `from_pretrained` resolves when it reads model_index.json.
 from flexi_unet.modeling_flexi_unet import FlexiUNet2DModel
@@ -24,7 +23,7 @@ from .pipelines.groups import images_per_call, predict_in_groups
 from .pipelines.guidance import GuidedNetwork, check_labels
 from .pipelines.initial_state import Generators, check_generators, initial_state
 from .pipelines.samplers import default_steps
-from .pipelines.staging import complete_pipeline
+from .pipelines.staged_pipeline import StagedPipeline
 from .schedulers.base import ProcessScheduler
 from .scheduling_blurring import BlurringScheduler
 from .scheduling_corrective_noise import CorrectiveNoiseScheduler
@@ -33,7 +32,7 @@ from .scheduling_ssd import SSDScheduler
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
-class SSDPipeline(DiffusionPipeline):
+class SSDPipeline(StagedPipeline):
     """Images from noise, coarse to fine.
 
     Parameters
@@ -79,14 +78,6 @@ class SSDPipeline(DiffusionPipeline):
         _check_components(unet, scheduler)
         self.register_modules(unet=unet, scheduler=scheduler)
         self.image_processor = VaeImageProcessor(vae_scale_factor=1)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """As diffusers'; of a folder where a writer was killed the complete pipeline is loaded, never a mixture."""
-        folder = Path(pretrained_model_name_or_path)
-        return super().from_pretrained(
-            complete_pipeline(folder) if folder.is_dir() else pretrained_model_name_or_path, **kwargs
-        )
 
     @property
     def num_timesteps(self) -> int | None:

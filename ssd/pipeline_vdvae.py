@@ -6,24 +6,23 @@ Shape letters: B batch, C channels, S the image's side, N grey levels of the ima
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 
 # Imported by its module's name, which `from_pretrained` resolves when it reads model_index.json.
 from vdvae.modeling_vdvae import VDVAEModel
 from vdvae.noise import Generators
 from vdvae.top_down import TopDownOutput
 
-from .pipelines.staging import complete_pipeline
+from .pipelines.staged_pipeline import StagedPipeline
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
-class VDVAEPipeline(DiffusionPipeline):
+class VDVAEPipeline(StagedPipeline):
     """Images of VDVAE or WS-VDVAE.
 
     Parameters
@@ -42,14 +41,6 @@ class VDVAEPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(vdvae=vdvae)
         self.image_processor = VaeImageProcessor(vae_scale_factor=1)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """As diffusers'; of a folder where a writer was killed the complete pipeline is loaded, never a mixture."""
-        folder = Path(pretrained_model_name_or_path)
-        return super().from_pretrained(
-            complete_pipeline(folder) if folder.is_dir() else pretrained_model_name_or_path, **kwargs
-        )
 
     @property
     def resolutions(self) -> list[int]:

@@ -13,7 +13,6 @@ diffusion models of several levels there is `ssd.analysis.level_geometry`. After
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from ..data.dataset import ImageDataset
 from ..data.some_images import some_images
 from ..seeding import torch_generator
 from .denoisers.bias_free import BiasFreeDenoiser
-from .denoisers.denoising import SIGMAS
+from .denoisers.denoising import SIGMAS, Denoise
 from .denoisers.exact import EmpiricalDenoiser, GaussianDenoiser
 from .denoisers.saved import load_denoiser
 from .derivatives import (
@@ -46,11 +45,10 @@ from .derivatives import (
     spectrum,
     sure,
 )
+from .means import means
 
 EXACT = ("gaussian", "empirical")
 NUM_LEADING, NUM_PROBES, NUM_PICTURED = 16, 64, 8
-
-Denoise = Callable[[torch.Tensor, float], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,8 +240,7 @@ def study(config: JacobianConfig, denoise: Denoise, images: torch.Tensor) -> lis
                 generator = torch_generator(config.seed, "jacobian", index, round(1e6 * sigma))
                 found.append(differentiate(denoise, images[index], sigma, generator))
                 progress.update()
-            means = {name: _mean([one.numbers[name] for one in found]) for name in found[0].numbers}
-            rows.append({"sigma": sigma, **means})
+            rows.append({"sigma": sigma, **means([one.numbers for one in found])})
             first.append((sigma, found[0]))
     out = Path(config.out)
     spectra = {str(sigma): jacobian.spectrum.eigenvalues.tolist() for sigma, jacobian in first}
@@ -251,11 +248,6 @@ def study(config: JacobianConfig, denoise: Denoise, images: torch.Tensor) -> lis
     write_json(out / "jacobian.json", content)
     save_figure(draw(first), out / "jacobian.png")
     return rows
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -38,6 +38,7 @@ from .information.gaussian import LevelInformation, effective_dimension
 from .information.statistics import image_statistics
 from .level_jacobian import LevelJacobian, level_jacobian
 from .level_pictures import draw_eigenvectors, draw_spectra
+from .means import means
 from .network_map import NetworkMap
 
 AUTOMATIC = 3
@@ -135,7 +136,7 @@ def study(
                 jacobians.append(level_jacobian(process, predictor, noisy[index], t, seed))
                 rows.append(_numbers(process, jacobians[-1], noisy[index], targets[index]))
                 progress.update()
-            numbers = {**_mean(rows, jacobians[0]), "wiener": linear[t]}
+            numbers = {**_row(rows, jacobians[0]), "wiener": linear[t]}
             found.append(Geometry(numbers, jacobians[0], noisy[0]))
     return found
 
@@ -162,11 +163,9 @@ def _numbers(
     return numbers
 
 
-def _mean(rows: list[dict[str, float | None]], first: LevelJacobian) -> dict[str, Any]:
-    """Of every number that there is, with t and the sizes."""
-    values = {name: [value for row in rows if (value := row[name]) is not None] for name in rows[0]}
-    means = {name: sum(column) / len(column) if column else None for name, column in values.items()}
-    return {"t": first.t, "size": first.size, "target_size": first.target_size, **means}
+def _row(rows: list[dict[str, float | None]], first: LevelJacobian) -> dict[str, Any]:
+    """The means, with t and the sizes."""
+    return {"t": first.t, "size": first.size, "target_size": first.target_size, **means(rows)}
 
 
 COLUMNS = (

@@ -38,10 +38,12 @@ from ..commands.errors import UsageError, exit_on_usage_error
 from ..commands.files import write_json
 from ..commands.output_paths import check_output_folder
 from ..commands.parser import CommandParser
+from ..pipeline_vdvae import grey_levels
+from ..publishing.saving import load_vdvae_network
 from .level_entries import DetailMoments, Level, bias_of, level_gains, levels_of, recorded_entries
 from .state_norms import mark_resolutions, norms_of
 from .temperatures import TemperatureSamples, at_temperatures, between_halves, draw_samples
-from .vdvae_inputs import NumberedIntegers, VDVAEImages, check_finite, grey_levels, load_vdvae, noise_of_cells
+from .vdvae_inputs import NumberedIntegers, VDVAEImages, check_finite, noise_of_cells
 
 PASSES = ("posterior", "prior")
 
@@ -281,7 +283,7 @@ def main(arguments: list[str] | None = None) -> None:
         config = PointMassConfig(**parser.parse_args(arguments).as_dict())
         check_output_folder(config.out, "--out")
         pyplot()
-        model = load_vdvae(config.model, config.device)
+        model = load_vdvae_network(config.model, config.device)
         levels_of(model)
         images = config.integers(model)
     with exit_on_usage_error():

@@ -41,8 +41,9 @@ from ..commands.errors import exit_on_usage_error
 from ..commands.files import write_json
 from ..commands.output_paths import check_output_folder
 from ..commands.parser import CommandParser
+from ..publishing.saving import load_vdvae_network
 from ..seeding import seed_torch
-from .vdvae_inputs import NumberedIntegers, VDVAEImages, check_finite, load_vdvae, noise_of_cells
+from .vdvae_inputs import NumberedIntegers, VDVAEImages, check_finite, noise_of_cells
 
 PASSES = {"bottom_up": "bottom-up", "posterior": "top-down, posterior", "prior": "top-down, prior"}
 """Name of a pass -> in words."""
@@ -294,7 +295,7 @@ def main(arguments: list[str] | None = None) -> None:
         config = StateNormsConfig(**parser.parse_args(arguments).as_dict())
         check_output_folder(config.out, "--out")
         pyplot()
-        model = load_vdvae(config.model, config.device)
+        model = load_vdvae_network(config.model, config.device)
         images = config.integers(model)
     with exit_on_usage_error():
         trained = state_norms(model, images, config.at_once, config.seed)

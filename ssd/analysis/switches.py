@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
         config = SwitchesConfig(**parser.parse_args(arguments).as_dict())
         downsample, dataset = config.steps[0], config.open()
     with exit_on_usage_error():
-        found = detail_variance(config.images(dataset), downsample)
+        found = measure(dataset, downsample, config.num, config.seed)
     with exit_on_usage_error(ValueError):
         schedules = compare(config, found.variance)
     counted = f"{found.num_images} of {dataset.count}" if dataset.count else str(found.num_images)

@@ -1,14 +1,12 @@
-"""What the analyses of VDVAE begin with: a saved network, and images as integers.
+"""What the analyses of VDVAE begin with: images as integers, and noise of their own.
 
 Shape letters: B images, C channels, S the image's side.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,91 +19,8 @@ from ..commands.errors import BrokenModel, UsageError
 from ..data import open_dataset
 from ..data.dataset import ImageDataset
 from ..evaluation.given_images import GivenImages
-from ..pipelines.staging import complete_pipeline
-from ..publishing.checkpoint_files import read_checkpoint
+from ..pipeline_vdvae import grey_levels, to_grey_levels
 from ..seeding import numpy_generator, torch_generator
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-def load_vdvae(model: str, device: str | None = None) -> VDVAEModel:
-    """The network in a folder, in float32, for inference.
-
-    Parameters
-    ----------
-    model : str
-        A folder that `VDVAEModel.save_pretrained` wrote, or one of a pipeline that has it in `vdvae/`.
-    device : str, optional
-        Default: the accelerator if there is one, else the CPU.
-
-    Raises
-    ------
-    UsageError
-        For anything else, for damaged files, or a device that cannot be used.
-    """
-    root = Path(model)
-    whole = complete_pipeline(root) if root.is_dir() else root
-    folder = next((one for one in (whole / "vdvae", whole) if (one / "config.json").is_file()), None)
-    if folder is None:
-        raise UsageError(
-            f"--model {model} is not a VDVAE: give a folder with config.json and {WEIGHTS}, or with both in vdvae/."
-        )
-    network = _build(folder, model)
-    try:
-        weights, _ = read_checkpoint(folder / WEIGHTS)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--model {model}: its weights {WEIGHTS} cannot be read: {error}") from error
-    _check_shapes(network, weights, model)
-    network.load_state_dict(weights)
-    if device is None:
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        device = accelerator.type if accelerator is not None else "cpu"
-    try:
-        return network.to(device).eval().requires_grad_(False)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise UsageError(f"--device {device} cannot be used: {error}") from error
-
-
-def _build(folder: Path, model: str) -> VDVAEModel:
-    """A new network with the settings in config.json."""
-    try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"--model {model}: its config.json is not JSON: {error}") from error
-    name = settings.get("_class_name") if isinstance(settings, dict) else None
-    if name != "VDVAEModel":
-        raise UsageError(f"--model {model} must hold a VDVAEModel, and its config.json names {name!r}.")
-    try:
-        return VDVAEModel(**{key: value for key, value in settings.items() if not key.startswith("_")})
-    except Exception as error:  # settings of unknown origin fail in many ways
-        raise UsageError(f"--model {model}: its config.json does not describe a VDVAEModel: {error}") from error
-
-
-def _check_shapes(network: VDVAEModel, weights: dict[str, torch.Tensor], model: str) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if different := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
-        name = different[0]
-        raise UsageError(
-            f"--model {model}: {len(different)} tensors do not fit its config.json, such as {name}: "
-            f"{found.get(name, 'missing')} in the file, {expected.get(name, 'none')} by the configuration."
-        )
-
-
-def grey_levels(model: VDVAEModel) -> int:
-    """How many values a pixel can have, as the encoder takes it."""
-    return int(model.config.input_levels or model.config.levels)
-
-
-def to_grey_levels(images: torch.Tensor, levels: int) -> torch.Tensor:
-    """Images in [-1, 1] as the nearest integers 0..levels-1, int32.
-
-    Examples
-    --------
-    >>> to_grey_levels(torch.tensor([-1.0, -0.9, 1.0]), 17)
-    tensor([ 0,  1, 16], dtype=torch.int32)
-    """
-    return ((images.clamp(-1, 1) + 1) * ((levels - 1) / 2)).round().int()
 
 
 @dataclass(frozen=True)
@@ -115,7 +30,7 @@ class NumberedIntegers:
     Attributes
     ----------
     images : torch.Tensor
-        (N, C, S, S), int32.
+        (N, C, S, S), int64.
     numbers : list of int
         Their numbers in the data set, ascending.
     """
@@ -126,7 +41,7 @@ class NumberedIntegers:
     def batches(self, size: int, title: str) -> Iterator[tuple[torch.Tensor, list[int]]]:
         """Images (B, C, S, S), int64, and their numbers, with a progress bar."""
         for start in tqdm(range(0, len(self.numbers), size), title, delay=2):
-            yield self.images[start : start + size].long(), self.numbers[start : start + size]
+            yield self.images[start : start + size], self.numbers[start : start + size]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.models.modeling_utils import ModelMixin
 
+from vdvae import VDVAEModel
+
 from ..commands.errors import UsageError, is_disk_full
 from ..commands.files import PART, flush_to_disk, whole_file, whole_folder, write_json, write_text
 from ..pipeline_ssd import SSDPipeline
@@ -24,6 +26,7 @@ PIPELINE_PARTS = (*NETWORK_PARTS, "scheduler", INDEX, DIGESTS, STAGED)
 """Everything in a folder that belongs to a saved pipeline."""
 
 AnyPipeline = TypeVar("AnyPipeline", bound=DiffusionPipeline)
+Placed = TypeVar("Placed", DiffusionPipeline, SSDPipeline, VDVAEPipeline, ModelMixin)
 
 
 def save_pipeline(pipeline: DiffusionPipeline, out: Path, card: str | None = None) -> None:
@@ -135,13 +138,44 @@ def _load(model: str, build: Callable[[Path], AnyPipeline], what: str, device: s
         pipeline = build(folder)
     except ValueError as error:
         raise UsageError(f"--model {model} cannot be loaded as {what}: {error}") from error
+    return _on_device(pipeline, device)
+
+
+def _on_device(model: Placed, device: str | None) -> Placed:
+    """A pipeline or a network on a device, by default the accelerator if there is one."""
     if device is None:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = accelerator.type if accelerator is not None else "cpu"
     try:
-        return pipeline.to(device)
+        return model.to(device)
     except RuntimeError as error:
         raise UsageError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def load_vdvae_network(model: str, device: str | None = None) -> VDVAEModel:
+    """The network alone, in float32 and for inference, after its files were checked.
+
+    Parameters
+    ----------
+    model : str
+        A folder that `VDVAEModel.save_pretrained` wrote, or one of a pipeline that has it in `vdvae/`.
+    device : str, optional
+        Default: the accelerator if there is one, else the CPU.
+
+    Raises
+    ------
+    UsageError
+        For anything else, for damaged files, or a device that cannot be used.
+    """
+    whole = complete_pipeline(Path(model))
+    part = next((name for name in ("vdvae", ".") if (whole / name / "config.json").is_file()), None)
+    if part is None:
+        raise UsageError(f"--model {model} is not a VDVAE: give a folder with config.json, or with vdvae/config.json.")
+    try:
+        network = _load_network(whole, VDVAEModel, part)
+    except ValueError as error:
+        raise UsageError(f"--model {model} cannot be loaded as a VDVAEModel: {error}") from error
+    return _on_device(network, device).eval().requires_grad_(False)
 
 
 def load_unet(model: str | Path, flag: str = "--init_from") -> ModelMixin:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from ssd.analysis import state_norms as command
 from ssd.analysis.state_norms import NormSeries, new_network, rank_correlation, share_in_order, state_norms
-from ssd.analysis.vdvae_inputs import NumberedIntegers, load_vdvae, noise_of_cells
+from ssd.analysis.vdvae_inputs import NumberedIntegers, noise_of_cells
+from ssd.publishing.saving import load_vdvae_network
 from vdvae import VDVAEModel
 
 from .small_vdvae import small_vdvae, some_integers
@@ -158,7 +159,7 @@ def test_a_pipeline_has_its_network_in_a_folder(tmp_path) -> None:
     model.save_pretrained(tmp_path / "pipeline" / "vdvae")
     model.save_pretrained(tmp_path / "killed" / ".next-pipeline" / "vdvae")
     for name in ("network", "pipeline", "killed"):
-        loaded = load_vdvae(str(tmp_path / name), "cpu")
+        loaded = load_vdvae_network(str(tmp_path / name), "cpu")
         assert loaded.config.enc_blocks == model.config.enc_blocks
         assert not loaded.training
         torch.testing.assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
@@ -169,20 +170,20 @@ def test_other_folders_are_refused(capsys, tmp_path) -> None:
     small_vdvae().save_pretrained(tmp_path)
     settings = json.loads((tmp_path / "config.json").read_text())
     for changes, message in (
-        ({"_class_name": "UNet2DModel"}, "must hold a VDVAEModel, and its config.json names 'UNet2DModel'"),
-        ({"enc_blocks": "9x"}, "does not describe a VDVAEModel: '9x' in '9x' is not a block"),
-        ({"surplus": 1}, "does not describe a VDVAEModel"),
-        ({"width": 16}, "tensors do not fit its config.json, such as"),
-        ({"enc_blocks": "8x2,8d2,4x1,4d4,1x3"}, "8 tensors do not fit its config.json, such as"),
+        ({"_class_name": "UNet2DModel"}, "names the class 'UNet2DModel' instead of 'VDVAEModel'"),
+        ({"enc_blocks": "9x"}, "does not describe a network: '9x' in '9x' is not a block"),
+        ({"surplus": 1}, "has settings that this version does not know: surplus."),
+        ({"width": 16}, "encoder.in_conv.weight is (8, 1, 3, 3) in the file and (16, 1, 3, 3) by the configuration"),
+        ({"enc_blocks": "8x2,8d2,4x1,4d4,1x3"}, "they lack 8 tensors, such as encoder.blocks.7.c1.bias"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(settings | changes))
         assert message in mistake(capsys, "--model", str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(settings))
     weights = tmp_path / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    assert "is damaged or not a safetensors file" in mistake(capsys, "--model", str(tmp_path))
+    assert "diffusion_pytorch_model.safetensors is truncated or damaged" in mistake(capsys, "--model", str(tmp_path))
     weights.unlink()
-    assert "does not exist" in mistake(capsys, "--model", str(tmp_path))
+    assert "diffusion_pytorch_model.safetensors is missing" in mistake(capsys, "--model", str(tmp_path))
 
 
 def test_a_broken_network_is_one_line(capsys, tmp_path) -> None:

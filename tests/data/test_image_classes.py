@@ -27,7 +27,7 @@ from ssd.data.image_classes import (
 
 from ..conftest import ROOT
 
-GOLDEN = np.load(ROOT / "tests" / "golden" / "image_classes.npz")
+GOLDEN = np.load(ROOT / "tests" / "golden" / "denoisers" / "images_and_similarity.npz")
 """Made with the published code in float32, frequencies shifted so that zero is in the middle."""
 
 FLOAT32 = 2e-6
