@@ -1,25 +1,78 @@
 """Held-out likelihood of a model, in bits per dimension: the lower, the better, whatever the sampler.
 
     python sample/eval_nll.py --model runs/digits --data digits --num 500
+    python sample/eval_nll.py --model runs/digits_ws_vdvae --data digits --num_valid 297 --importance_samples 64
     accelerate launch sample/eval_nll.py --model runs/celeba64 --data celeba:/data/celeba --split test --out nll.json
 
-The variational bound of 8-bit images (docs/maths.md, section 5), with its parts and a standard error over images.
-Models of any number of levels can be compared by it on the same data, at the same --steps. Use images that the network
-has not learned from. Of images that are all grey one channel counts.
+The variational bound of images, with its parts and a standard error over images: of Scale Space Diffusion with any
+number of levels (docs/maths.md, section 5), at the same --steps, and of VDVAE (docs/vdvae.md). On the same data, of as
+many grey levels, all of them can be compared. Use images that the network has not learned from, such as those that
+training with --num_valid held out. Of images that are all grey one channel counts.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Literal  # noqa: F401 (in which the parser resolves the types of the bases)
 
+from accelerate import PartialState
+
+from ssd import SSDPipeline, VDVAEPipeline
 from ssd.commands.errors import UsageError, exit_on_usage_error
 from ssd.commands.files import write_json
 from ssd.commands.output_paths import check_output_file
 from ssd.commands.parser import CommandParser
-from ssd.evaluation.likelihood import LikelihoodConfig, estimate_bits_per_dim
+from ssd.evaluation.given_images import GivenImages, NumberedImages
+from ssd.evaluation.likelihood import LikelihoodSettings, estimate_bits_per_dim
 from ssd.evaluation.processes import end_processes, start_processes
 from ssd.evaluation.report import format_number
-from ssd.publishing.saving import load_pipeline
+from ssd.evaluation.vdvae_likelihood import check_importance_samples, estimate_vdvae_bits_per_dim
+from ssd.pipeline_vdvae import grey_levels
+from ssd.publishing.saving import load_any_pipeline
+
+OF_DIFFUSION = ("steps", "draws", "covariance", "last_timestep", "grey_levels")
+"""Settings that say nothing of a VDVAE."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodConfig(GivenImages, LikelihoodSettings):
+    """Settings of the likelihood command.
+
+    Parameters
+    ----------
+    grey_levels : int
+        Images are rounded to this many grey levels, evenly over the range. A VDVAE has its own.
+    importance_samples : int
+        Of a VDVAE: draws of the latents per image, 1, 2, 4, 8 and so on. More make the bound tighter, and cost as much
+        each.
+    out : str, optional
+        A .json file for the numbers.
+    """
+
+    num: int = 1000
+    grey_levels: int = 256
+    importance_samples: int = 1
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        GivenImages.__post_init__(self)
+        LikelihoodSettings.__post_init__(self)
+        if not 2 <= self.grey_levels <= 256:
+            raise UsageError(f"--grey_levels must be in 2..256, got {self.grey_levels}.")
+        check_importance_samples(self.importance_samples)
+
+    def check_for(self, pipeline: SSDPipeline | VDVAEPipeline) -> None:
+        """Raise a `UsageError` for a setting that this kind of model does not have."""
+        defaults = {item.name: item.default for item in fields(self)}
+        if isinstance(pipeline, VDVAEPipeline):
+            given = [name for name in OF_DIFFUSION if getattr(self, name) != defaults[name]]
+            kind, of = "a VDVAE", "models of Scale Space Diffusion"
+        else:
+            given = ["importance_samples"] if self.importance_samples != 1 else []
+            kind, of = "a model of Scale Space Diffusion", "VDVAE"
+        if given:
+            raise UsageError(f"--{given[0]} is for {of}, and --model {self.model} is {kind}: leave it out.")
 
 
 def main() -> None:
@@ -38,11 +91,14 @@ def main() -> None:
 def evaluate(config: LikelihoodConfig) -> None:
     """Estimate the bound, print it, and write it if --out says where."""
     state = start_processes(config.device)
-    pipeline = load_pipeline(config.model, config.device or str(state.device))
-    images = config.open(pipeline, state.process_index, state.num_processes)
+    pipeline = load_any_pipeline(config.model, config.device or str(state.device))
+    config.check_for(pipeline)
+    is_vdvae = isinstance(pipeline, VDVAEPipeline)
+    levels = grey_levels(pipeline.vdvae) if is_vdvae else config.grey_levels
+    images = config.open(pipeline, state.process_index, state.num_processes, levels)
     if not len(images):
         raise UsageError(f"--data {config.data} has fewer images than there are processes: start fewer.")
-    numbers = estimate_bits_per_dim(pipeline, images, config, config.seed, state)
+    numbers = estimate(pipeline, images, config, state)
     if not state.is_main_process:
         return
     for name, value in numbers.items():
@@ -51,6 +107,15 @@ def evaluate(config: LikelihoodConfig) -> None:
         provenance = images.dataset.provenance
         write_json(Path(config.out), {"metrics": numbers, "data": provenance, "model": config.model})
         print(f"wrote {config.out}")
+
+
+def estimate(
+    pipeline: SSDPipeline | VDVAEPipeline, images: NumberedImages, config: LikelihoodConfig, state: PartialState
+) -> dict[str, Any]:
+    """The numbers of either kind of model."""
+    if isinstance(pipeline, VDVAEPipeline):
+        return estimate_vdvae_bits_per_dim(pipeline, images, config.importance_samples, config.seed, state)
+    return estimate_bits_per_dim(pipeline, images, config, config.seed, state)
 
 
 if __name__ == "__main__":

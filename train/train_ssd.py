@@ -25,7 +25,6 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from ssd.commands.errors import TrainingStopped, exit_on_usage_error, printable
-from ssd.data import ImageData
 from ssd.operators.placing import to_device
 from ssd.pipelines.guidance import no_class_label
 from ssd.process.losses import denoising_loss, normalised_residual, training_pair
@@ -42,6 +41,7 @@ from ssd.training.engine import (
     whole,
 )
 from ssd.training.guard import StepGuard
+from ssd.training.held_out import COLUMNS, measure_held_out
 from ssd.training.images import Position
 from ssd.training.interruption import StopRequest
 from ssd.training.learning_rate import learning_rate_schedule
@@ -78,9 +78,9 @@ def main() -> None:
 class Run:
     """The parts of a run; `state` is what a checkpoint holds."""
 
+    setup: Setup
     config: TrainConfig
     accelerator: Accelerator
-    dataset: ImageData
     scheduler: ProcessScheduler
     network: torch.nn.Module  # as the engine runs it
     predict: Callable[..., Any]  # the network, or what tells when a route is compiled
@@ -108,12 +108,12 @@ def start_run(setup: Setup, accelerator: Accelerator) -> Run:
         saver.save_pipeline()
 
     levels = [f"{height}x{width}" for height, width in scheduler.resolutions]
-    accelerator.log_with.append(CsvTracker(Path(config.out) / "log.csv", levels, progress.step))
+    accelerator.log_with.append(CsvTracker(Path(config.out) / "log.csv", levels, progress.step, COLUMNS))
     accelerator.init_trackers("tensorboard" if config.report_to == "tensorboard" else "scale-space-diffusion")
     return Run(
+        setup,
         config,
         accelerator,
-        setup.dataset,
         scheduler,
         network,
         predict=announce_compiling(network, unet) if config.compile else network,
@@ -162,7 +162,7 @@ def train(run: Run) -> None:
             run.log.add_step(norm, batch.level if config.routes_per_step == 1 else None)
             progress.step += 1
             stopped = after_step(run, bool(stop))
-    words = last_words(config, accelerator, run.dataset, progress, stop)
+    words = last_words(config, accelerator, run.setup.dataset, progress, stop)
     if accelerator.is_main_process:
         print("\n".join(words))
 
@@ -194,16 +194,20 @@ def add_gradients(run: Run, batch: Batch, is_last: bool) -> tuple[torch.Tensor, 
 
 
 def after_step(run: Run, stop: bool) -> bool:
-    """Log, draw samples and save, when it is time; returns whether the run has to stop."""
+    """Log, measure, draw samples and save, when it is time; returns whether the run has to stop."""
     config, step = run.config, run.state.progress.step
     last = step == config.total_steps
+    held_out = run.setup.held_out if step % config.valid_every == 0 or last else None
     stopping = False
     run.bar.update()
     # Several processes agree about stopping when they log: asking every step would make them wait for each other.
-    if step % config.log_every == 0 or last or (stop and run.accelerator.num_processes == 1):
+    if step % config.log_every == 0 or last or held_out is not None or (stop and run.accelerator.num_processes == 1):
         row = run.log.row(run.guard.counts, stop)
-        learning_rate = run.state.optimizer.param_groups[0]["lr"]
-        run.accelerator.log(row.values | {"learning_rate": learning_rate}, step=step)
+        values = row.values | {"learning_rate": run.state.optimizer.param_groups[0]["lr"]}
+        if held_out is not None:
+            average = run.state.ema.networks[0]
+            values |= measure_held_out(config, average, run.scheduler, held_out, run.accelerator)
+        run.accelerator.log(values, step=step)
         run.bar.set_postfix(loss=f"{row.values['loss']:.4f}", img_s=f"{row.values['images_per_second']:.0f}")
         if row.bad_in_a_row >= (min(config.max_bad_steps, step - run.first_step) if last else config.max_bad_steps):
             raise TrainingStopped(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -16,11 +15,9 @@ from vdvae import VDVAEModel
 from vdvae.noise import draw_normals
 
 from ..commands.errors import BrokenModel, UsageError
-from ..data import open_dataset
-from ..data.dataset import ImageDataset
 from ..evaluation.given_images import GivenImages
 from ..pipeline_vdvae import grey_levels, to_grey_levels
-from ..seeding import numpy_generator, torch_generator
+from ..seeding import torch_generator
 
 
 @dataclass(frozen=True)
@@ -63,19 +60,9 @@ class VDVAEImages(GivenImages):
         UsageError
             For a stream, which has no length, and for data of one image.
         """
-        given: dict[str, Any] = {"preset": self.crop_preset, "split": self.split}
-        dataset = open_dataset(
-            self.data,
-            model.config.sample_size,
-            channels=model.config.in_channels,
-            **{name: value for name, value in given.items() if value is not None},
-        )
-        if not isinstance(dataset, ImageDataset):
-            raise UsageError(f"--data {self.data} is a stream: give data with a length, such as prepared:DIR.")
-        count = min(self.num, len(dataset))
-        if count < 2:
+        dataset, drawn = self.choose(model.config.sample_size, model.config.in_channels)
+        if len(drawn) < 2:
             raise UsageError(f"--data {self.data} has one image, and a spread needs two.")
-        drawn = sorted(numpy_generator(self.seed, "given images").choice(len(dataset), count, replace=False).tolist())
         levels = grey_levels(model)
         images = [
             to_grey_levels(torch.as_tensor(dataset[number]["image"]), levels)

@@ -2,7 +2,8 @@
 
 Equations in `ssd.process.likelihood`. The bound is a sum over the steps of a chain. Neighbouring terms are alike, so
 that one step of every stretch of neighbours, drawn anew for every image and counted for all of them, estimates the sum
-without bias and with little variance. Steps at which the level changes are drawn always.
+without bias and with little variance. Steps at which the level changes are drawn always. The chain may end at several
+timesteps (`decoding`), of which the one with the tightest bound counts.
 
 Shape letters: B images, C channels, H W their size.
 """
@@ -11,10 +12,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,15 +29,18 @@ from ..process.log_snr import half_log_snr
 from ..process.scale_space import ScaleSpaceProcess
 from ..scheduling_ssd import SSDScheduler
 from ..seeding import torch_generator
+from .decoding import end_error, fitted_widths, possible_ends
 from .denoising import Denoiser
-from .given_images import GivenImages, NumberedImages
+from .given_images import NumberedImages
 from .processes import gather_list
 
 Step = tuple[int, int]
 """(t, s)."""
 
 
-def stretches(process: ScaleSpaceProcess, chain: Sequence[int], draws: int) -> list[list[Step]]:
+def stretches(
+    process: ScaleSpaceProcess, chain: Sequence[int], draws: int, ends: Sequence[int] = ()
+) -> list[list[Step]]:
     """The steps of a chain in at most about `draws` stretches of neighbours; a change of the level is its own.
 
     Within a level the stretches are about even in the log-SNR, over which the terms of the bound are spread: at little
@@ -49,6 +53,8 @@ def stretches(process: ScaleSpaceProcess, chain: Sequence[int], draws: int) -> l
         Descending; the last step, to the clean image, is not among the stretches.
     draws : int
         At least 1.
+    ends : sequence of int
+        Timesteps of the chain at which it may end: no stretch goes across one.
 
     Examples
     --------
@@ -60,11 +66,17 @@ def stretches(process: ScaleSpaceProcess, chain: Sequence[int], draws: int) -> l
     known = {t: half_log_snr(process, t) for t in chain}
     width = (known[chain[-1]] - known[chain[0]]) / max(draws - len(process.required_timesteps), 1)
 
-    def key(step: Step) -> tuple[int, int, int]:
+    def key(step: Step) -> tuple[int, int, int, int]:
         t, s = step
-        return process.level(t), process.level(s), math.ceil((known[s] - known[chain[0]]) / width - 1e-9)
+        stretch = math.ceil((known[s] - known[chain[0]]) / width - 1e-9)
+        return process.level(t), process.level(s), _ends_before(step, ends), stretch
 
     return [list(group) for _, group in groupby(pairwise(chain), key=key)]
+
+
+def _ends_before(step: Step, ends: Sequence[int]) -> int:
+    """How many ends a step lies behind."""
+    return sum(step[0] <= end for end in ends)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +92,15 @@ class LikelihoodSettings:
     covariance : {"auto", "theorem3", "calibrated"}
         The uncertainty of a step: theorem 3's, which is sampled with, or that and the residuals that
         `ssd.evaluation.calibrate` measured. The default takes them where there are any.
+    last_timestep : int, optional
+        Where the chain ends, in the finest level. Default: of seven ends, each with twice the noise of the one before,
+        the one with the tightest bound.
     """
 
     steps: int = 1000
     draws: int = 50
     covariance: Literal["auto", "theorem3", "calibrated"] = "auto"
+    last_timestep: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "draws"):
@@ -98,7 +114,20 @@ class LikelihoodSettings:
             even.set_timesteps(self.steps)
         except ValueError as error:
             raise UsageError(f"--steps {self.steps} does not fit this model: {error}") from error
-        return even.timesteps.tolist()
+        chain: list[int] = even.timesteps.tolist()
+        last = self.last_timestep
+        if last is None:
+            return chain
+        finest = even.process.shared_timesteps(0)
+        if last not in finest:
+            raise UsageError(
+                f"--last_timestep must be of the finest level, {finest[0]}..{finest[-1]} for this model, got {last}."
+            )
+        return [t for t in chain if t > last] + [last]
+
+    def ends(self, process: ScaleSpaceProcess, chain: Sequence[int]) -> list[int]:
+        """The timesteps at which the chain may end."""
+        return possible_ends(process, chain) if self.last_timestep is None else [self.last_timestep]
 
     def calibrated(self, scheduler: SSDScheduler) -> bool:
         """Whether the calibration of the scheduler is used."""
@@ -110,22 +139,27 @@ class LikelihoodSettings:
         return self.covariance != "theorem3" and scheduler.residuals is not None
 
 
-@dataclass(frozen=True, kw_only=True)
-class LikelihoodConfig(GivenImages, LikelihoodSettings):
-    """Settings of `sample/eval_nll.py`.
+class BoundTerms(NamedTuple):
+    """The bound of a batch for every end of its chain, in nats.
 
-    Parameters
+    Attributes
     ----------
-    out : str, optional
-        A .json file for the numbers.
+    parts : dict
+        Name -> (B,), float64: what all ends share.
+    tails : torch.Tensor
+        (B, E), float64, the steps between the first end and every end.
+    decoders : torch.Tensor
+        (B, E), float64, the pixels from the prediction at every end.
     """
 
-    num: int = 1000
-    out: str | None = None
+    parts: dict[str, torch.Tensor]
+    tails: torch.Tensor
+    decoders: torch.Tensor
 
-    def __post_init__(self) -> None:
-        GivenImages.__post_init__(self)
-        LikelihoodSettings.__post_init__(self)
+    def at(self, end: int, within: str) -> dict[str, torch.Tensor]:
+        """All parts for end number `end`: name -> (B,); `within` is the name of the finest level's part."""
+        finest = self.parts.get(within, 0.0) + self.tails[:, end]
+        return self.parts | {within: finest, "decoder": self.decoders[:, end]}
 
 
 @dataclass(frozen=True)
@@ -141,45 +175,68 @@ class LikelihoodBound:
         About how many predictions are made per image.
     calibrated : bool
         Whether p has the variances of the scheduler's calibration, equation (b).
-    width : float
-        The standard deviation of the last step's Gaussian, in pixel values of [-1, 1].
+    widths : mapping of int to float
+        The ends of the chain, descending, and the standard deviation of the last Gaussian at each, in pixel values of
+        [-1, 1].
     seed : int
         Of the draws: those of an image depend on the seed and on its number alone.
+    grey_levels : int
+        Of the images.
     """
 
     denoiser: Denoiser
     chain: Sequence[int]
     draws: int
     calibrated: bool
-    width: float
+    widths: Mapping[int, float]
     seed: int = 0
+    grey_levels: int = 256
 
-    def __call__(
-        self, x_0: torch.Tensor, numbers: Sequence[int], labels: Sequence[int] | None = None
-    ) -> dict[str, torch.Tensor]:
-        """The parts of the bound: name -> (B,), float64, nats.
+    @property
+    def stretches(self) -> list[list[Step]]:
+        """Those of which one step each is drawn."""
+        return stretches(self.denoiser.process, self.chain, self.draws, list(self.widths))
+
+    def __call__(self, x_0: torch.Tensor, numbers: Sequence[int], labels: Sequence[int] | None = None) -> BoundTerms:
+        """The terms of the bound.
 
         Parameters
         ----------
         x_0 : torch.Tensor
-            Images of 8 bits as float32 in [-1, 1], (B, C, H, W), on the denoiser's device.
+            Images of the grey levels as float32 in [-1, 1], (B, C, H, W), on the denoiser's device.
         numbers : sequence of int
             Their numbers.
         labels : sequence of int, optional
             Their classes, for class-conditional models.
         """
-        process = self.denoiser.process
+        process, ends = self.denoiser.process, list(self.widths)
         parts: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(len(x_0), dtype=torch.float64))
         parts["prior"] = prior_kl(process, x_0.cpu(), self.chain[0])
-        for index, stretch in enumerate(stretches(process, self.chain, self.draws)):
-            t, s = stretch[0] if len(stretch) == 1 else self._choose(stretch, index, numbers)
-            generators = [torch_generator(self.seed, "likelihood noise", number, index) for number in numbers]
-            error = self.denoiser.error(x_0, s, t, generators, labels).cpu()
-            table = self.denoiser.scheduler.residuals if self.calibrated else None
-            variances = None if table is None else table.error_variances(s, t)
-            parts[_name(process, *stretch[0])] += len(stretch) * step_kl(process, error, s, t, variances)
-        parts["decoder"] = self._decoder(x_0, numbers, labels)
-        return dict(parts)
+        between = torch.zeros(len(x_0), len(ends), dtype=torch.float64)
+        for index, stretch in enumerate(self.stretches):
+            kl = self._kl(stretch, index, x_0, numbers, labels)
+            if behind := _ends_before(stretch[0], ends):
+                between[:, behind] += kl
+            else:
+                parts[_name(process, *stretch[0])] += kl
+        decoders = [self._decoder(end, x_0, numbers, labels) for end in ends]
+        return BoundTerms(dict(parts), between.cumsum(dim=1), torch.stack(decoders, dim=1))
+
+    def _kl(
+        self,
+        stretch: Sequence[Step],
+        index: int,
+        x_0: torch.Tensor,
+        numbers: Sequence[int],
+        labels: Sequence[int] | None,
+    ) -> torch.Tensor:
+        """The terms of a stretch, (B,), from one of its steps for every image."""
+        t, s = stretch[0] if len(stretch) == 1 else self._choose(stretch, index, numbers)
+        generators = [torch_generator(self.seed, "likelihood noise", number, index) for number in numbers]
+        error = self.denoiser.error(x_0, s, t, generators, labels).cpu()
+        table = self.denoiser.scheduler.residuals if self.calibrated else None
+        variances = None if table is None else table.error_variances(s, t)
+        return len(stretch) * step_kl(self.denoiser.process, error, s, t, variances)
 
     def _choose(self, stretch: Sequence[Step], index: int, numbers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """One step of the stretch for every image: t and s, (B,)."""
@@ -190,22 +247,11 @@ class LikelihoodBound:
         t, s = torch.tensor([stretch[i] for i in drawn]).unbind(dim=1)
         return t, s
 
-    def _decoder(self, x_0: torch.Tensor, numbers: Sequence[int], labels: Sequence[int] | None) -> torch.Tensor:
-        error = last_error(self.denoiser, self.chain, self.seed, x_0, numbers, labels).cpu()
-        return decoder_nll(x_0.cpu(), x_0.cpu() - error, self.width)
-
-
-def last_error(
-    denoiser: Denoiser,
-    chain: Sequence[int],
-    seed: int,
-    x_0: torch.Tensor,
-    numbers: Sequence[int],
-    labels: Sequence[int] | None = None,
-) -> torch.Tensor:
-    """The error of the prediction of the last step: (B, C, H, W)."""
-    generators = [torch_generator(seed, "likelihood decoder", number) for number in numbers]
-    return denoiser.error(x_0, -1, chain[-1], generators, labels)
+    def _decoder(
+        self, end: int, x_0: torch.Tensor, numbers: Sequence[int], labels: Sequence[int] | None
+    ) -> torch.Tensor:
+        error = end_error(self.denoiser, end, self.seed, x_0, numbers, labels).cpu()
+        return decoder_nll(x_0.cpu(), x_0.cpu() - error, self.widths[end], self.grey_levels)
 
 
 def _name(process: ScaleSpaceProcess, t: int, s: int) -> str:
@@ -234,41 +280,44 @@ def estimate_bits_per_dim(
     denoiser = Denoiser(pipeline)
     calibrated = settings.calibrated(denoiser.scheduler)
     chain = settings.chain(denoiser.scheduler)
-    width = _fitted_width(denoiser, chain, seed, images, state)
-    bound = LikelihoodBound(denoiser, chain, settings.draws, calibrated, width, seed)
-    parts, grey = [], True
-    with tqdm(total=len(images), desc="likelihood", unit=" images", disable=not state.is_main_process) as progress:
+    ends = settings.ends(denoiser.process, chain)
+    widths = fitted_widths(denoiser, ends, seed, images, state)
+    bound = LikelihoodBound(denoiser, chain, settings.draws, calibrated, widths, seed, images.grey_levels)
+    terms, grey = [], True
+    title, quiet = "likelihood", not state.is_main_process
+    with tqdm(total=len(images), desc=title, unit=" images", leave=False, disable=quiet) as progress:
         for batch in images:
-            parts.append(bound(batch.x_0, batch.numbers, batch.labels))
+            terms.append(bound(batch.x_0, batch.numbers, batch.labels))
             grey &= bool((batch.x_0 == batch.x_0[:, :1]).all())
             progress.update(len(batch.x_0))
-    parts, grey = gather_list(parts, state), all(gather_list([grey], state))
+    terms, grey = gather_list(terms, state), all(gather_list([grey], state))
+    best = tightest_end(terms)
+    within = _name(denoiser.process, ends[-1], ends[-1])
     channels = 1 if grey else pipeline.unet.config.in_channels
-    height, width_ = denoiser.process.size(-1)
+    height, width = denoiser.process.size(-1)
     return {
-        **summarise(parts, height * width_, channels),
-        "bits_per_dim_images": sum(len(part["prior"]) for part in parts),
-        "bits_per_dim_dimensions": height * width_ * channels,
-        "bits_per_dim_steps": len(chain),
-        "bits_per_dim_draws": len(stretches(denoiser.process, chain, settings.draws)) + 1,
+        **summarise([each.at(best, within) for each in terms], height * width, channels),
+        "bits_per_dim_images": sum(len(each.tails) for each in terms),
+        "bits_per_dim_dimensions": height * width * channels,
+        "bits_per_dim_grey_levels": images.grey_levels,
+        "bits_per_dim_steps": sum(t >= ends[best] for t in chain),
+        "bits_per_dim_draws": len(bound.stretches) + len(ends),
         "bits_per_dim_covariance": "calibrated" if calibrated else "theorem 3",
-        "bits_per_dim_decoder_width": width,
+        "bits_per_dim_last_timestep": ends[best],
+        "bits_per_dim_decoder_width": widths[ends[best]],
     }
 
 
-def _fitted_width(
-    denoiser: Denoiser, chain: Sequence[int], seed: int, images: NumberedImages, state: PartialState
-) -> float:
-    """The root mean square error of the last prediction: one number, the best width of the last step's Gaussian.
+def tightest_end(terms: Sequence[BoundTerms]) -> int:
+    """The number of the end with the smallest bound, on average over all images.
 
-    The bound makes these predictions again, the same ones: kept, they would be as large as all images.
+    Examples
+    --------
+    >>> tails, decoders = torch.tensor([[0.0, 1.0, 5.0]]), torch.tensor([[4.0, 2.0, 1.0]])
+    >>> tightest_end([BoundTerms({}, tails, decoders)])
+    1
     """
-    squares = [
-        (float(last_error(denoiser, chain, seed, b.x_0, b.numbers, b.labels).double().square().sum()), b.x_0.numel())
-        for b in images
-    ]
-    total, count = (sum(values) for values in zip(*gather_list(squares, state)))
-    return math.sqrt(total / count)
+    return int(torch.cat([each.tails + each.decoders for each in terms]).mean(dim=0).argmin())
 
 
 def summarise(parts: Iterable[dict[str, torch.Tensor]], pixels: int, channels: int) -> dict[str, float]:

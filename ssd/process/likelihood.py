@@ -30,9 +30,6 @@ from ..operators.spectral import AxisMatrices, SpectralForm
 from .diffusion import Timestep
 from .scale_space import ScaleSpaceProcess
 
-HALF_STEP = 1 / 255
-"""Half the distance of two neighbours of the 256 values of a pixel in [-1, 1]."""
-
 
 @dataclass(frozen=True)
 class ErrorVariances:
@@ -120,18 +117,20 @@ def _term(delta: torch.Tensor, r: torch.Tensor, squares: torch.Tensor, count: in
     return (count * torch.log1p(gain) + delta * (squares - count * r) / (1 + gain)) / 2
 
 
-def decoder_nll(x_0: torch.Tensor, x_hat: torch.Tensor, width: float) -> torch.Tensor:
-    """-log p(x_0 | x_hat): a Gaussian of standard deviation `width` around the prediction, in 256 bins, the outer ones
-    open.
+def decoder_nll(x_0: torch.Tensor, x_hat: torch.Tensor, width: float, grey_levels: int = 256) -> torch.Tensor:
+    """-log p(x_0 | x_hat): a Gaussian of standard deviation `width` around the prediction, in a bin for every grey
+    level, the outer ones open.
 
     Parameters
     ----------
     x_0 : torch.Tensor
-        Images of 8 bits in [-1, 1], (B, C, H, W).
+        Images of so many grey levels, evenly over [-1, 1], (B, C, H, W).
     x_hat : torch.Tensor
         The prediction of the last step, (B, C, H, W).
     width : float
         Positive.
+    grey_levels : int
+        At least 2; 256 are 8 bits.
 
     Returns
     -------
@@ -139,9 +138,9 @@ def decoder_nll(x_0: torch.Tensor, x_hat: torch.Tensor, width: float) -> torch.T
         (B,), float64, nats.
     """
     x_0, x_hat = x_0.to(torch.float64), x_hat.to(torch.float64)
-    end = 1 - HALF_STEP
-    low = torch.where(x_0 < -end, -math.inf, (x_0 - HALF_STEP - x_hat) / width)
-    high = torch.where(x_0 > end, math.inf, (x_0 + HALF_STEP - x_hat) / width)
+    half = 1 / (grey_levels - 1)  # of the distance of neighbours
+    low = torch.where(x_0 < half - 1, -math.inf, (x_0 - half - x_hat) / width)
+    high = torch.where(x_0 > 1 - half, math.inf, (x_0 + half - x_hat) / width)
     # log(Phi(high) - Phi(low)), in the lower tail, where no digits are lost.
     upper = low + high > 0
     low, high = torch.where(upper, -high, low), torch.where(upper, -low, high)

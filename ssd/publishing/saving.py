@@ -20,7 +20,16 @@ from ..commands.files import PART, flush_to_disk, whole_file, whole_folder, writ
 from ..pipeline_ssd import SSDPipeline
 from ..pipeline_vdvae import VDVAEPipeline
 from ..pipelines.staging import STAGED, complete_pipeline
-from .pipeline_files import DIGESTS, INDEX, NETWORK_PARTS, build_scheduler, check_network, digests_of, read_classes
+from .pipeline_files import (
+    DIGESTS,
+    INDEX,
+    NETWORK_PARTS,
+    build_scheduler,
+    check_network,
+    digests_of,
+    read_classes,
+    read_object,
+)
 
 PIPELINE_PARTS = (*NETWORK_PARTS, "scheduler", INDEX, DIGESTS, STAGED)
 """Everything in a folder that belongs to a saved pipeline."""
@@ -125,6 +134,14 @@ def load_vdvae_pipeline(model: str, device: str | None = None) -> VDVAEPipeline:
         return VDVAEPipeline(_load_network(folder, read_classes(folder, "VDVAEPipeline")["vdvae"], "vdvae"))
 
     return _load(model, build, "a VDVAEPipeline", device)
+
+
+def load_any_pipeline(model: str, device: str | None = None) -> SSDPipeline | VDVAEPipeline:
+    """Load a saved pipeline of either kind, by the class that its index names; else as `load_pipeline`."""
+    index = complete_pipeline(Path(model)) / INDEX
+    if index.is_file() and read_object(index.parent, INDEX).get("_class_name") == VDVAEPipeline.__name__:
+        return load_vdvae_pipeline(model, device)
+    return load_pipeline(model, device)
 
 
 def _load(model: str, build: Callable[[Path], AnyPipeline], what: str, device: str | None) -> AnyPipeline:

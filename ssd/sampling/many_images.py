@@ -232,8 +232,12 @@ def generate(
 
 def default_batch_size(pipeline: SSDPipeline) -> int:
     """Images per network call at full resolution: as many pixels as suit the device, few for the caches of a CPU."""
-    pixels = CPU_PIXELS if pipeline.device.type == "cpu" else ACCELERATOR_PIXELS
-    return max(1, pixels // math.prod(pipeline.scheduler.size_at(-1)))
+    return max(1, pixels_per_call(pipeline.device) // math.prod(pipeline.scheduler.size_at(-1)))
+
+
+def pixels_per_call(device: torch.device) -> int:
+    """Pixels per network call that suit a device."""
+    return CPU_PIXELS if device.type == "cpu" else ACCELERATOR_PIXELS
 
 
 def batches_together(pipeline: SSDPipeline) -> int:

@@ -20,7 +20,7 @@ from ..commands.errors import BrokenModel
 from ..pipeline_vdvae import VDVAEPipeline, from_grey_levels, grey_levels
 from ..seeding import torch_generator
 from .image_folder import model_sha256
-from .many_images import ACCELERATOR_PIXELS, CPU_PIXELS, split_evenly
+from .many_images import pixels_per_call, split_evenly
 from .pictures import image_grid, save_gif
 
 Temperature = float | Sequence[float]
@@ -65,8 +65,7 @@ def generate_vdvae(
     """
     if not indices:
         return
-    pixels = CPU_PIXELS if pipeline.device.type == "cpu" else ACCELERATOR_PIXELS
-    limit = max(3, batch_size or pixels // pipeline.vdvae.config.sample_size**2)
+    limit = max(3, batch_size or pixels_per_call(pipeline.device) // pipeline.vdvae.config.sample_size**2)
     with tqdm(total=len(indices), desc="sampling", unit=" images", delay=2) as progress:
         for part in split_evenly(indices, limit):
             out, uniforms = _draw(pipeline, part, temperature, seed)

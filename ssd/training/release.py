@@ -60,6 +60,8 @@ def origin_of(
         **of_the_model,
         "Seed": str(config.seed),
     }
+    if config.num_valid:
+        origin["Held out"] = f"{config.num_valid} images"
     if changes:
         told = (f"{each['setting']} {each['before']} -> {each['after']} at step {each['step']}" for each in changes)
         origin["Changes"] = ", ".join(told)

@@ -119,6 +119,10 @@ class RunConfig(DataSettings):
         Processes that load images. 0 loads them in the training process.
     log_every : int
         Steps between lines of log.csv. Between them the program never waits for the device.
+    num_valid : int
+        Hold out this many images, the same for every seed, and measure them. 0 is none.
+    valid_every : int
+        Steps between measurements of the held-out images, with the averaged weights.
     sample_every : int
         Steps between sample grids of the averaged weights. 0 is never.
     save_every : int
@@ -168,6 +172,8 @@ class RunConfig(DataSettings):
     cpu_threads: int | None = at_least(1, None)
     num_workers: int = at_least(0, 4)
     log_every: int = at_least(1, 50)
+    num_valid: int = at_least(0, 0)
+    valid_every: int = at_least(1, 5000)
     sample_every: int = at_least(0, 5000)
     save_every: int = at_least(1, 5000)
     checkpoints_total_limit: int = at_least(1, 3)

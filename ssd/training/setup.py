@@ -12,6 +12,7 @@ from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
 from ..commands.errors import UsageError
 from ..data import ImageStream
 from ..data.dataset import ImageDataset
+from ..data.held_out import hold_out
 from ..publishing.saving import load_unet
 from ..schedulers.base import ProcessScheduler
 from .build import build_scheduler, build_unet, stage_widths
@@ -43,11 +44,14 @@ class Setup(RunSetup):
     unet : FlexiUNet2DModel or ResizedUNet2DModel
         On the CPU, with new weights, or those of --init_from.
     scheduler : ProcessScheduler
+    held_out : ImageDataset, optional
+        The images that are not learned from.
     """
 
     config: TrainConfig
     unet: FlexiUNet2DModel | ResizedUNet2DModel
     scheduler: ProcessScheduler
+    held_out: ImageDataset | None
 
     @property
     def summary(self) -> str:
@@ -70,10 +74,12 @@ def _set_up(config: TrainConfig, silent: bool) -> Setup:
     torch.manual_seed(config.seed)  # of the network's first weights
     start = check_out_folder(config, to_measure(config))
     notes = list(start.notes)
-    dataset = open_training_data(config)
+    dataset, held_out = open_training_data(config), None
+    notes += dataset.opening_notes
+    if config.num_valid:
+        dataset, held_out = hold_out(dataset, config.num_valid)
     if start.checkpoint is not None:
         check_same_data(config, start.checkpoint, dataset.provenance)
-    notes += dataset.opening_notes
     unused = unused_settings(config)
     config, measured = settle_measured(config, dataset, start.settings, silent)
     notes += measured
@@ -84,7 +90,7 @@ def _set_up(config: TrainConfig, silent: bool) -> Setup:
         copy_weights(unet, load_unet(config.init_from), config.init_from)
     if start.checkpoint is not None:
         check_fits(start.checkpoint, unet)
-    return Setup(config, dataset, start, notes, unet, scheduler)
+    return Setup(config, dataset, start, notes, unet, scheduler, held_out)
 
 
 def open_training_data(config: TrainConfig) -> ImageDataset | ImageStream:

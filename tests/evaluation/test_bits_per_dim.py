@@ -10,9 +10,19 @@ import pytest
 import torch
 
 from ssd.analysis.gaussian_bound import expected_bound
+from ssd.evaluation.decoding import _best_width, possible_ends
 from ssd.evaluation.denoising import Denoiser
-from ssd.evaluation.likelihood import LikelihoodBound, stretches, summarise
+from ssd.evaluation.given_images import GivenImages
+from ssd.evaluation.likelihood import (
+    LikelihoodBound,
+    LikelihoodSettings,
+    estimate_bits_per_dim,
+    stretches,
+    summarise,
+)
+from ssd.evaluation.processes import start_processes
 from ssd.process.spacing import logsnr_timesteps
+from ssd.publishing.saving import load_pipeline
 from ssd.scheduling_ssd import SSDScheduler
 
 from ..conftest import run_script
@@ -29,14 +39,53 @@ def test_the_estimate_is_unbiased(number, draws):
     process = pipeline.scheduler.process
     chain = logsnr_timesteps(process, number)
     images = gaussian_images(covariance, 400)
-    bound = LikelihoodBound(Denoiser(pipeline), chain, draws, calibrated=False, width=0.01)
-    parts = bound(images, range(400))
+    bound = LikelihoodBound(Denoiser(pipeline), chain, draws, calibrated=False, widths={chain[-1]: 0.01})
+    parts = bound(images, range(400)).parts
     expected = expected_bound(process, covariance, chain)
     within = sum(value for name, value in parts.items() if name.startswith("within")) / 64
     change = parts["change_4x4_to_8x8"] / 64
     for found, name in ((within, "within"), (change, "change"), (parts["prior"] / 64, "prior")):
         error = float(found.std() / math.sqrt(len(found)))
         assert abs(float(found.mean()) - expected[name]) < 4 * error
+
+
+def test_the_steps_between_ends_are_parts_of_the_chain():
+    """Wherever the chain ends, its expectation is that of the shorter chain."""
+    pipeline, covariance = perfect_pipeline()
+    process = pipeline.scheduler.process
+    chain = logsnr_timesteps(process, 40)
+    ends = possible_ends(process, chain)
+    assert len(ends) > 3
+    images = gaussian_images(covariance, 400)
+    bound = LikelihoodBound(Denoiser(pipeline), chain, 40, calibrated=False, widths=dict.fromkeys(ends, 0.01))
+    terms = bound(images, range(400))
+    for number, end in enumerate(ends):
+        within = [part / 64 for name, part in terms.at(number, "within_8x8").items() if name.startswith("within")]
+        found = torch.stack(within).sum(dim=0)
+        expected = expected_bound(process, covariance, chain[: chain.index(end) + 1])["within"]
+        assert abs(float(found.mean()) - expected) < 4 * float(found.std() / math.sqrt(len(found)))
+
+
+def test_the_tightest_end_counts(model):
+    """Of whole grey levels it is not the one with the least noise; and a given end is taken as it is."""
+    pipeline = load_pipeline(str(model), "cpu")
+    images = GivenImages(model=str(model), data="digits", num=8).open(pipeline, grey_levels=3)
+    found = {
+        last: estimate_bits_per_dim(
+            pipeline, images, LikelihoodSettings(draws=4, last_timestep=last), 0, start_processes("cpu")
+        )
+        for last in (None, 0)
+    }
+    assert found[0]["bits_per_dim_last_timestep"] == 0
+    assert found[None]["bits_per_dim_last_timestep"] > 0
+    assert found[None]["bits_per_dim"] < found[0]["bits_per_dim"]
+
+
+def test_the_fitted_width_is_the_best_one():
+    """Among its neighbours, for errors of a Gaussian of known width."""
+    x_0 = torch.zeros(20000)
+    error = 0.2 * torch.randn(20000, generator=torch.Generator().manual_seed(0))
+    assert _best_width(x_0, error, 256) == pytest.approx(0.2, rel=0.06)
 
 
 def test_the_standard_error_shrinks_with_the_root_of_the_images():
@@ -50,8 +99,8 @@ def test_images_draw_for_themselves():
     pipeline, covariance = perfect_pipeline()
     chain = logsnr_timesteps(pipeline.scheduler.process, 50)
     images = gaussian_images(covariance, 6)
-    bound = LikelihoodBound(Denoiser(pipeline), chain, 10, calibrated=False, width=0.01)
-    together, apart = bound(images, range(6)), bound(images[4:], [4, 5])
+    bound = LikelihoodBound(Denoiser(pipeline), chain, 10, calibrated=False, widths={chain[-1]: 0.01})
+    together, apart = (bound(images[first:], range(first, 6)).at(0, "within_8x8") for first in (0, 4))
     for name, values in apart.items():
         torch.testing.assert_close(values, together[name][4:], rtol=1e-4, atol=1e-4)
 
@@ -105,6 +154,11 @@ def test_as_a_metric_of_a_report(model, tmp_path):
         (["--draws", "0"], ["--draws must be at least 1, got 0"]),
         (["--covariance", "calibrated"], ["needs a calibration", "python -m ssd.evaluation.calibrate"]),
         (["--out", "x.txt"], ["--out x.txt must end in .json"]),
+        (["--last_timestep", "999"], ["--last_timestep must be of the finest level", "got 999"]),
+        (["--grey_levels", "1"], ["--grey_levels must be in 2..256, got 1"]),
+        (["--num_valid", "1797"], ["Of 1797 images between 1 and 1796 can be held out, got 1797"]),
+        (["--importance_samples", "6"], ["--importance_samples must be 1, 2, 4, 8", "got 6"]),
+        (["--importance_samples", "4"], ["--importance_samples is for VDVAE", "leave it out"]),
     ],
 )
 def test_bad_input_is_one_line(model, arguments, parts):

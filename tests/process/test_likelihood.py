@@ -114,11 +114,12 @@ def test_prior_is_the_kl_to_white_noise():
     torch.testing.assert_close(prior_kl(chosen, x_0, 999), expected, rtol=1e-8, atol=0)
 
 
+@pytest.mark.parametrize("levels", [2, 17, 32, 256])
 @pytest.mark.parametrize("width", [0.001, 0.02, 1.0])
-def test_the_decoder_is_a_distribution_over_256_values(width):
-    values = torch.linspace(-1, 1, 256, dtype=torch.float64).view(-1, 1, 1, 1)
+def test_the_decoder_is_a_distribution_over_the_grey_levels(width, levels):
+    values = torch.linspace(-1, 1, levels, dtype=torch.float64).view(-1, 1, 1, 1)
     for centre in (-1.3, -0.2, 0.0031, 1.0):
-        total = torch.logsumexp(-decoder_nll(values, torch.full_like(values, centre), width), dim=0)
+        total = torch.logsumexp(-decoder_nll(values, torch.full_like(values, centre), width, levels), dim=0)
         assert abs(float(total)) < 1e-10
 
 

@@ -64,10 +64,6 @@ class VDVAESettings(DataSettings):
     skip_threshold : float
         A step whose gradient has this norm or a larger one, before clipping, is skipped. -1 skips those alone that are
         not finite.
-    num_valid : int
-        Hold out this many images, the same for every seed, and measure them.
-    valid_every : int
-        Steps between measurements of the held-out images, with the averaged weights.
     sample_temperature : float
         Beside samples at temperature 1, draw a grid at this one.
     """
@@ -90,8 +86,6 @@ class VDVAESettings(DataSettings):
     residual: bool = True
     max_latent_blocks: int | None = at_least(1, None)
     skip_threshold: float = 400.0
-    num_valid: int = at_least(0, 0)
-    valid_every: int = at_least(1, 5000)
     sample_temperature: float = at_least(0, 0.8)
 
 

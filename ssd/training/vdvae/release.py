@@ -17,8 +17,6 @@ def vdvae_release(config: VDVAETrainConfig, state: TrainState, changes: list[dic
         "Loss": "the evidence lower bound, in nats per dimension",
         "Steps taken": f"betas {BETAS[0]:g} and {BETAS[1]:g}, gradients clipped to a norm of {config.max_grad_norm:g}",
     }
-    if config.num_valid:
-        of_vdvae["Held out"] = f"{config.num_valid} images"
 
     def release() -> tuple[VDVAEPipeline, str]:
         pipeline = VDVAEPipeline(state.ema.networks[0])
