@@ -1,4 +1,4 @@
-"""Convert a published VDVAE checkpoint (openai/vdvae) into a folder that `VDVAEModel.from_pretrained` loads.
+"""Convert a published VDVAE checkpoint (openai/vdvae) into a pipeline folder, which all commands for VDVAE take.
 
     python -m ssd.publishing.published_vdvae cifar10-seed0-model-ema.th --preset cifar10 --out models/cifar10
     python -m ssd.publishing.published_vdvae model-ema.th --hparams hparams.json --out models/own
@@ -23,10 +23,13 @@ from vdvae.layout import BlockSpec, share_blocks
 from vdvae.sizes import SIZES
 
 from ..commands.errors import UsageError, exit_on_usage_error
-from ..commands.files import file_sha256, whole_folder, write_text
+from ..commands.files import file_sha256
 from ..commands.output_paths import check_output_folder
 from ..commands.parser import CommandParser
+from ..pipeline_vdvae import VDVAEPipeline
 from .checkpoint_files import read_checkpoint
+from .saving import save_pipeline
+from .vdvae_card import vdvae_card
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -42,6 +45,8 @@ HPARAMS = {
     "dec_blocks": "dec_blocks",
 }
 """Published setting -> argument of `VDVAEModel`."""
+
+LICENCE = "The weights keep the licence of their source."
 
 CELL_PARTS = {"posterior": "enc", "prior": "prior", "project": "z_proj", "block": "resnet"}
 """Our part of a cell -> its published name."""
@@ -234,24 +239,20 @@ def main(arguments: list[str] | None = None) -> None:
             model = convert_vdvae(weights, config.model_config())
         except ValueError as error:
             raise UsageError(f"{config.checkpoint} cannot be converted. {error}") from error
-        with whole_folder(out) as folder:
-            model.save_pretrained(folder)
-            write_text(folder / "README.md", _card(config))
-    print(f"wrote {out}/: load it with vdvae.VDVAEModel.from_pretrained({config.out!r})")  # noqa: T201
+        pipeline = VDVAEPipeline(model)
+        save_pipeline(pipeline, out, vdvae_card(pipeline, config.out, _origin(config), LICENCE))
+    print(f"wrote {out}/: sample from it with  python sample/sample_vdvae.py --model {out}")  # noqa: T201
 
 
-def _card(config: ConvertVDVAEConfig) -> str:
-    """Where the weights come from."""
-    return f"""# A converted VDVAE
-
-- Source: a checkpoint of https://github.com/openai/vdvae
-- File: `{Path(config.checkpoint).name}`, SHA-256 `{file_sha256(config.checkpoint)}`
-- Layout: {config.preset or Path(str(config.hparams)).name}
-- Converted by: `python -m ssd.publishing.published_vdvae`
-
-The weights keep the licence of their source. The conversion changes only their names. The likelihood is the published
-one (`likelihood_compat="published"`).
-"""
+def _origin(config: ConvertVDVAEConfig) -> dict[str, str]:
+    """Where the weights come from, for the card."""
+    return {
+        "Source": "a checkpoint of https://github.com/openai/vdvae",
+        "File": f"`{Path(config.checkpoint).name}`, SHA-256 `{file_sha256(config.checkpoint)}`",
+        "Layout": config.preset or Path(str(config.hparams)).name,
+        "Converted by": "`python -m ssd.publishing.published_vdvae`, which changes only the names of the weights",
+        "Bits": "as published, which with 5 bits are 0.040 per dimension too good",
+    }
 
 
 if __name__ == "__main__":

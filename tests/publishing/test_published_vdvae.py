@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ssd.publishing.published_vdvae import config_from_hparams, convert_vdvae, main, published_names
+from ssd.publishing.saving import load_vdvae_pipeline
 from vdvae import VDVAEModel
 from vdvae.sizes import PUBLISHED, SIZES
 
@@ -40,14 +41,10 @@ def test_command_end_to_end(golden: Golden, tmp_path: Path, capsys: pytest.Captu
     torch.save({f"module.{name}": weight for name, weight in with_all_copies(golden).items()}, file)
     main([str(file), *settings(golden, tmp_path), "--out", str(out)])
     assert str(out) in capsys.readouterr().out
-    assert sorted(path.name for path in out.iterdir()) == [
-        "README.md",
-        "config.json",
-        "diffusion_pytorch_model.safetensors",
-    ]
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "model_index.json", "pipeline.json", "vdvae"]
     assert file.name in (out / "README.md").read_text()
 
-    loaded, model = VDVAEModel.from_pretrained(out), golden.model()
+    loaded, model = load_vdvae_pipeline(str(out), "cpu").vdvae, golden.model()
     for ours, copies in published_names(loaded).items():
         assert torch.equal(loaded.state_dict()[ours], golden.weights[copies[0]]), ours
     with torch.no_grad():
