@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
@@ -192,6 +193,11 @@ def _is_ours_in_passing(name: str) -> bool:
     return name.startswith(PART) or name == LOCK_NAME
 
 
+def _as_json(value: Any) -> Any:
+    """A setting as a checkpoint gives it back: keys are texts."""
+    return json.loads(json.dumps(value))
+
+
 def _check_settings(
     out: Path, config: RunConfig, checkpoint: Path | None, before: dict[str, Any], measured: Collection[str]
 ) -> list[dict[str, Any]]:
@@ -200,7 +206,7 @@ def _check_settings(
     changes = []
     for name in (item.name for item in fields(config)):
         old, new = before.get(name), getattr(config, name)
-        if name not in before or old == new or name in _MAY_CHANGE or name in measured:
+        if name not in before or _as_json(old) == _as_json(new) or name in _MAY_CHANGE or name in measured:
             continue
         if name not in _CHANGES_THE_RUN:
             raise UsageError(

@@ -218,3 +218,12 @@ def test_settings_by_file_and_flags(tmp_path) -> None:
     assert config.model_arguments["custom_widths"] == {4: 16}
     assert config.model_arguments["fourier_features"] == (7, 8)
     assert config.has_routes  # the decoder's default has other resolutions
+
+
+def test_widths_by_resolution_are_the_same_after_a_resume(tmp_path) -> None:
+    """Also where the settings are those of the checkpoint, a JSON file, whose keys are texts."""
+    flags = [*FLAGS, "--out", tmp_path / "x", "--custom_widths", '{"4": 12}']
+    assert run_script(*flags, "--max_steps", "1").code == 0
+    (tmp_path / "x" / "train_config.yaml").write_text("[")
+    done = run_script(*flags, "--max_steps", "2", "--resume")
+    assert done.code == 0, done.err
