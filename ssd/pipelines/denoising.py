@@ -16,7 +16,6 @@ from ..operators.placing import to_device
 from ..operators.sizes import Size
 from ..process.posterior import Generators
 from ..process.transition import transition
-from .faults import FirstFaults
 from .groups import predict_in_groups
 from .guidance import GuidedNetwork
 

@@ -1,14 +1,14 @@
 """Predictions that agree with a small picture: the row space of D is the picture's, the null space the network's.
 
-Let y be a picture of level j and x_hat a prediction of the clean image of level k <= j, both as the network sees images,
-and D = U diag(lambda) V^T the downsampling from level k to level j. Of all images with D x = y the one nearest to the
-prediction is
+Let y be a picture of level j and x_hat a prediction of the clean image of level k <= j, both as the network sees
+images, and D = U diag(lambda) V^T the downsampling from level k to level j. Of all images with D x = y the one nearest
+to the prediction is
 
     x_hat + D^+ (y - D x_hat),    D^+ = V diag(1 / lambda) U^T
 
-so that D of it is y, and what D does not see, (I - D^+ D) x_hat, stays as it was predicted. Projecting every prediction
-of a chain is the null-space method of DDNM (arXiv:2212.00490, equation 12; its low-pass filter was found by ILVR,
-arXiv:2108.02938). There D is any known operator; here it is the process's own, whose decomposition is at hand, per axis.
+so that D of it is y, and what D does not see, (I - D^+ D) x_hat, stays as it was predicted. To project every prediction
+of a chain is the null-space method of DDNM (arXiv:2212.00490); ILVR (arXiv:2108.02938) does the like with a low-pass
+filter on the states. Here D is the process's own, whose decomposition is at hand, per axis.
 
 Three things follow from the order in which it is done. Predictions are clipped before and not after: the result is
 exact, and may leave [-1, 1] where y has more contrast than D leaves of any picture. The projected prediction is what
@@ -99,7 +99,7 @@ class SmallPicture:
         return self.process.signal(t) * self.process.from_target(self.picture, t) + self.process.coloured(noise, t)
 
     def prediction(self, x_hat: torch.Tensor, s: int) -> torch.Tensor:
-        """The projection of a prediction of the clean image of the level of s, (B, C, H, W), this level or a finer one."""
+        """The projection of a prediction of the clean image of the level of s, (B, C, H, W), at most this level."""
         starts, fine = self.process.resolution.level_starts, self.process.level(s)
         operator = self.process.operator(starts[fine], starts[self.level])
         scale = self.process.image_scale(starts[self.level]) / self.process.image_scale(starts[fine])

@@ -10,11 +10,11 @@ The unknown share is the network's, whose prediction x_hat of that pixel is the 
     x_hat  <-  D (m x) + (1 - D m) x_hat                                             every prediction
     x_s    <-  a_s D_s x + sigma_s noise  where all pixels under it are known         every state
 
-The second line is exact: such a pixel has the distribution that it has given x (arXiv:2201.09865, equation 8a, for every
-size). Nothing of what is behind the mask enters it, not even through the edge of a kernel. Where a coarse pixel is
+The second line is exact: such a pixel has the distribution that it has given x (arXiv:2201.09865, equation 8a, at every
+size), and nothing of what is behind the mask enters it, not even through the edge of a kernel. Where a coarse pixel is
 covered in part its noisy state is not known, and it stays as it was drawn, from the first line's prediction. That line
-is exact where the fine pixels behind the mask have one colour, and at full resolution, where D = I and m is 0 or 1: so
-the last prediction, which is the result, has the known pixels themselves.
+is exact where the fine pixels behind the mask have one colour; and at full resolution, where D = I and m is 0 or 1, so
+that the last prediction, which is the result, has the known pixels themselves.
 
 Shape letters: B batch, C channels; H W full resolution, h w the size of a level.
 """
