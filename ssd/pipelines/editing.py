@@ -40,9 +40,11 @@ class HeldPicture:
 class EditingPipeline(DenoisingPipeline):
     """A pipeline that begins with pictures; see `DenoisingPipeline`."""
 
-    def _batch(self, pictures: Sequence[torch.Tensor], size: Size, batch_size: int | None, name: str) -> torch.Tensor:
+    def _batch(
+        self, pictures: Sequence[torch.Tensor], size: Size, batch_size: int | None, name: str, mode: str = "bicubic"
+    ) -> torch.Tensor:
         """Pictures of `size`, (B, C, h, w), on the pipeline's device; a single one as often as is asked for."""
-        batch, resized = fitted(pictures, size)
+        batch, resized = fitted(pictures, size, mode)
         if resized:
             logger.warning(f"{resized} of {len(pictures)} pictures resized to {size_text(size)}, {name}.")
         if batch_size is not None and len(batch) not in (1, batch_size):

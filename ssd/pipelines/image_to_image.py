@@ -87,12 +87,16 @@ class SSDImageToImagePipeline(EditingPipeline):
         scheduler = check_scale_space(self.scheduler, type(self).__name__)
         if (strength is None) == (level is None):
             raise ValueError(f"Give exactly one of strength and level, got {strength} and {level}.")
+        if level is not None:
+            checked_level(scheduler, level)
         pictures = read_pictures(image, self.unet.config.in_channels)
         x_0 = self._batch(pictures, scheduler.resolutions[0], batch_size, "the model's size")
-        level = None if level is None else checked_level(scheduler, level)
         denoising = self._prepare(len(x_0), **options)
         chain = denoising.chain
-        place = last_of_level(scheduler, chain, level) if strength is None else place_of_strength(len(chain), strength)
+        if level is not None:
+            place = last_of_level(scheduler, chain, level)
+        else:
+            place = place_of_strength(len(chain), strength or 0.0)
         entry = scheduler.process.level(chain[place] if place < len(chain) else -1)
         consistency = bool(level) if consistency is None else consistency
         if consistency and entry == 0:

@@ -20,6 +20,9 @@ Picture = Image.Image | np.ndarray | torch.Tensor
 Pictures = Picture | Sequence[Picture]
 """One picture or several: PIL's; arrays (h, w, C) or (N, h, w, C); tensors (C, h, w) or (N, C, h, w); or a list."""
 
+SMALL = "bilinear"
+"""How pictures are resized to grow: as the process does, whose small pictures are softer than bicubic ones."""
+
 TOLERANCE = 1e-3
 """How far numbers may leave [0, 1], by rounding; they are clipped."""
 
@@ -62,14 +65,14 @@ def read_pictures(pictures: Pictures, channels: int, name: str = "image") -> lis
     return list(_scaled(pictures, name).reshape(-1, *pictures.shape[-3:]))
 
 
-def fitted(pictures: Sequence[torch.Tensor], size: Size) -> tuple[torch.Tensor, int]:
+def fitted(pictures: Sequence[torch.Tensor], size: Size, mode: str = "bicubic") -> tuple[torch.Tensor, int]:
     """Pictures (C, h, w) as (N, C, H, W), and how many of them were resized.
 
-    One of another size is enlarged or reduced, bicubic and antialiased, until it just covers the size, and its middle
-    is cut out.
+    One of another size is enlarged or reduced, antialiased, until it just covers the size, and its middle is cut out;
+    `mode` is "bicubic" or "bilinear", of `torch.nn.functional.interpolate`.
     """
     resized = sum(tuple(picture.shape[-2:]) != size for picture in pictures)
-    return torch.stack([_covering(picture, size) for picture in pictures]), resized
+    return torch.stack([_covering(picture, size, mode) for picture in pictures]), resized
 
 
 def read_masks(masks: Pictures, size: Size, name: str = "mask_image") -> torch.Tensor:
@@ -80,12 +83,12 @@ def read_masks(masks: Pictures, size: Size, name: str = "mask_image") -> torch.T
     return (fitted(read_pictures(masks, 1, name), size)[0] >= 0).float()
 
 
-def _covering(picture: torch.Tensor, size: Size) -> torch.Tensor:
+def _covering(picture: torch.Tensor, size: Size, mode: str) -> torch.Tensor:
     if tuple(picture.shape[-2:]) == size:
         return picture
     scale = max(wanted / there for wanted, there in zip(size, picture.shape[-2:]))
     covers = [max(wanted, round(there * scale)) for wanted, there in zip(size, picture.shape[-2:])]
-    large = F.interpolate(picture[None], size=covers, mode="bicubic", antialias=True)[0].clamp(-1, 1)
+    large = F.interpolate(picture[None], size=covers, mode=mode, antialias=True)[0].clamp(-1, 1)
     top, left = ((cover - wanted) // 2 for cover, wanted in zip(covers, size))
     return large[..., top : top + size[0], left : left + size[1]]
 

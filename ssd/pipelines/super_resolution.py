@@ -14,7 +14,7 @@ from ..process.consistency import SmallPicture
 from .components import check_scale_space
 from .editing import EditingPipeline, HeldPicture
 from .levels import last_of_level, level_to_grow_from
-from .pictures import Pictures, read_pictures
+from .pictures import SMALL, Pictures, read_pictures
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,8 +61,8 @@ class SSDSuperResolutionPipeline(EditingPipeline):
         Parameters
         ----------
         image : PIL picture, array, tensor, or a list of them
-            See `read_pictures`. One of another size than the level's is resized, bicubic, and cut to its shape; a
-            warning says so.
+            See `read_pictures`. One of another size than the level's is resized, antialiased and bilinear as the
+            process does it, and cut to its shape; a warning says so.
         level : int, optional
             The level at which they enter, 1 for the second finest, and so on. Default: the nearest to the first
             picture's number of pixels.
@@ -95,7 +95,7 @@ class SSDSuperResolutionPipeline(EditingPipeline):
         pictures = read_pictures(image, self.unet.config.in_channels)
         height, width = pictures[0].shape[-2:]
         entry = level_to_grow_from(scheduler, (height, width), level, factor)
-        y = self._batch(pictures, scheduler.resolutions[entry], batch_size, f"level {entry}")
+        y = self._batch(pictures, scheduler.resolutions[entry], batch_size, f"level {entry}", SMALL)
         denoising = self._prepare(len(y), **options)
         small = SmallPicture(scheduler.process, y, entry)
         place = last_of_level(scheduler, denoising.chain, entry)

@@ -37,10 +37,9 @@ def test_nothing_behind_the_mask_has_an_effect(settings: dict) -> None:
 def test_a_pixel_is_covered_if_no_unknown_one_reaches_it(settings: dict) -> None:
     held = known_pixels(**settings)
     for s in (0, 999):
-        reached = (held.process.operator(-1, s).to_dense().abs() > 1e-12).double() @ (1 - held.known).double().flatten(
-            1
-        ).T
-        expected = (reached.T == 0).view(2, 1, *held.process.size(s))
+        weights = held.process.operator(-1, s).to_dense().abs() > 1e-12
+        reached = (1 - held.known).double().flatten(1) @ weights.double().T
+        expected = (reached == 0).view(2, 1, *held.process.size(s))
         assert torch.equal(held.covered(s), expected)
         assert bool(expected.any())
         assert not bool(expected.all())
