@@ -3,6 +3,7 @@
     python sample/sample_ssd.py --model runs/digits --num 64 --seed 0 --grid grid.png --animation coarse_to_fine.gif
     python sample/sample_ssd.py --model runs/digits --num 1000 --out samples/      # one PNG per image
     python sample/sample_ssd.py --model runs/digits --num 64 --sampler paper --steps 1000 --grid paper.png
+    python sample/sample_ssd.py --model runs/cats --class cat --guidance_scale 2 --guidance_end 0.8 --grid cats.png
 
 A run that was stopped continues with the images that are missing in --out, where samples.json holds the settings.
 Exit code 2 is a mistake of the command line, 1 a failure of the machine or of a model that gives NaN or infinity.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal  # noqa: F401 (in which the parser resolves the types of the bases)
 
@@ -21,10 +23,10 @@ from ssd import SSDPipeline
 from ssd.commands.errors import exit_on_usage_error
 from ssd.commands.lock import hold_folder
 from ssd.commands.parser import CommandParser
-from ssd.pipelines.guidance import number_of_classes
 from ssd.publishing.saving import load_pipeline
+from ssd.sampling.class_settings import ClassSettings
 from ssd.sampling.image_folder import sampling_settings, write_labels
-from ssd.sampling.many_images import SamplingSettings, generate, image_labels
+from ssd.sampling.many_images import SamplingSettings, generate
 from ssd.sampling.outputs import OutputSettings, open_outputs
 from ssd.sampling.pictures import CoarseToFineRecorder
 
@@ -32,7 +34,7 @@ ANIMATION_FRAMES = 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleConfig(OutputSettings, SamplingSettings):
+class SampleConfig(OutputSettings, SamplingSettings, ClassSettings):
     """Settings of the sampling command.
 
     Parameters
@@ -54,6 +56,7 @@ def main() -> None:
         config.check_outputs()
         pipeline = load_pipeline(config.model, config.device, config.dtype)
         config = config.prepare(pipeline)
+        config.check_classes(pipeline)
         with hold_folder(config.out) if config.out else nullcontext() as note:
             if note:
                 print(f"note: {note}", file=sys.stderr)
@@ -64,13 +67,16 @@ def main() -> None:
 
 def sample(config: SampleConfig, pipeline: SSDPipeline) -> list[str]:
     """Draw the images that are not there yet and write what was asked for; returns what was written, in words."""
-    outputs = open_outputs(config, sampling_settings(Path(config.model), config) if config.out else {})
+    decisive = sampling_settings(Path(config.model), config) | dict(config.decisive) if config.out else {}
+    outputs = open_outputs(config, decisive)
     if config.out:
-        write_labels(Path(config.out), "balanced", image_labels(range(config.num), number_of_classes(pipeline.unet)))
+        kind = "balanced" if config.class_ is None else "chosen"
+        write_labels(Path(config.out), kind, config.labels(range(config.num), pipeline))
     every = -(-len(pipeline.scheduler.timesteps) // ANIMATION_FRAMES)
     recorder = CoarseToFineRecorder(pipeline.scheduler.size_at(-1), config.animated, every)
     callback = recorder if config.animation else None
-    for indices, images in generate(pipeline, outputs.to_draw, config, config.batch_size, callback):
+    arguments = partial(config.arguments, pipeline=pipeline)
+    for indices, images in generate(pipeline, outputs.to_draw, config, config.batch_size, callback, arguments):
         outputs.keep(indices, images)
     return outputs.finish(recorder.save)
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .pipeline_ssd import SSDPipeline
     from .pipeline_vdvae import VDVAEPipeline
+    from .pipelines.image_to_image import SSDImageToImagePipeline
+    from .pipelines.inpaint import SSDInpaintPipeline
+    from .pipelines.super_resolution import SSDSuperResolutionPipeline
     from .process.scale_space import ScaleSpaceProcess
     from .scheduling_blurring import BlurringScheduler
     from .scheduling_corrective_noise import CorrectiveNoiseScheduler
@@ -16,8 +19,11 @@ if TYPE_CHECKING:
 __all__ = [
     "BlurringScheduler",
     "CorrectiveNoiseScheduler",
+    "SSDImageToImagePipeline",
+    "SSDInpaintPipeline",
     "SSDPipeline",
     "SSDScheduler",
+    "SSDSuperResolutionPipeline",
     "ScaleSpaceProcess",
     "VDVAEPipeline",
 ]
@@ -26,8 +32,11 @@ __version__ = "0.1.0"
 _MODULES = {
     "BlurringScheduler": "scheduling_blurring",
     "CorrectiveNoiseScheduler": "scheduling_corrective_noise",
+    "SSDImageToImagePipeline": "pipelines.image_to_image",
+    "SSDInpaintPipeline": "pipelines.inpaint",
     "SSDPipeline": "pipeline_ssd",
     "SSDScheduler": "scheduling_ssd",
+    "SSDSuperResolutionPipeline": "pipelines.super_resolution",
     "ScaleSpaceProcess": "process",
     "VDVAEPipeline": "pipeline_vdvae",
 }

@@ -5,34 +5,19 @@ Shape letters: B batch, C channels, H W full resolution, h w the size of the cur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers.image_processor import VaeImageProcessor
-from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 
-# Imported by their modules' names, which `from_pretrained` resolves when it reads model_index.json.
-from flexi_unet.modeling_flexi_unet import FlexiUNet2DModel
-from flexi_unet.modeling_resized_unet import ResizedUNet2DModel
-
-from .operators.placing import to_device
-from .pipelines.faults import FirstFaults
-from .pipelines.groups import images_per_call, predict_in_groups
-from .pipelines.guidance import GuidedNetwork, check_labels
-from .pipelines.initial_state import Generators, check_generators, initial_state
-from .pipelines.samplers import default_steps
-from .pipelines.staged_pipeline import StagedPipeline
-from .schedulers.base import ProcessScheduler
-from .scheduling_blurring import BlurringScheduler
-from .scheduling_corrective_noise import CorrectiveNoiseScheduler
-from .scheduling_ssd import SSDScheduler
-
-OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+from .pipelines.denoising import Callback
+from .pipelines.denoising_pipeline import DenoisingPipeline
+from .pipelines.guidance import Labels
+from .pipelines.initial_state import Generators, initial_state
 
 
-class SSDPipeline(StagedPipeline):
+class SSDPipeline(DenoisingPipeline):
     """Images from noise, coarse to fine.
 
     Parameters
@@ -56,52 +41,14 @@ class SSDPipeline(StagedPipeline):
 
     Examples
     --------
+    >>> from flexi_unet import FlexiUNet2DModel
+    >>> from ssd import SSDScheduler
     >>> unet = FlexiUNet2DModel(sample_size=16, block_out_channels=(32, 32))
     >>> pipe = SSDPipeline(unet, SSDScheduler(sample_size=16, num_levels=2))
     >>> pipe.set_progress_bar_config(disable=True)
     >>> pipe(batch_size=2, num_inference_steps=3, output_type="pt").images.shape
     torch.Size([2, 3, 16, 16])
     """
-
-    model_cpu_offload_seq = "unet"
-    _callback_tensor_inputs = ["latents", "pred_original_sample"]  # noqa: RUF012 (diffusers reads a list)
-    _num_timesteps: int | None = None
-    _interrupt = False
-    _faults: FirstFaults | None = None
-
-    def __init__(
-        self,
-        unet: FlexiUNet2DModel | UNet2DModel,
-        scheduler: SSDScheduler | BlurringScheduler | CorrectiveNoiseScheduler,
-    ) -> None:
-        super().__init__()
-        _check_components(unet, scheduler)
-        self.register_modules(unet=unet, scheduler=scheduler)
-        self.image_processor = VaeImageProcessor(vae_scale_factor=1)
-
-    @property
-    def num_timesteps(self) -> int | None:
-        """The number of steps of the last call; None before the first."""
-        return self._num_timesteps
-
-    def first_fault(self) -> tuple[int, int] | None:
-        """Of the last call, the first image whose prediction was not finite: (its place in the batch, the timestep).
-
-        None if all were finite. It waits for the device once; the call itself never does, and clips infinity to white.
-        """
-        fault = self._faults.first() if self._faults else None
-        return None if fault is None else (fault[0], int(self.scheduler.timesteps[fault[1]]))
-
-    @property
-    def interrupt(self) -> bool:
-        """Whether the last call was told to stop: a callback sets `pipeline._interrupt = True`, as in diffusers.
-
-        The remaining steps are then skipped, and the state x_s is returned as it is: noisy, and at the size of its
-        level. With the remaining timesteps it can be continued:
-        `pipeline(timesteps=rest, latents=state, ..)`, where `state` was returned with `output_type="latent"`. With
-        second order the first of these steps is of first order, since the earlier predictions are gone.
-        """
-        return self._interrupt
 
     @torch.no_grad()
     def __call__(
@@ -112,11 +59,13 @@ class SSDPipeline(StagedPipeline):
         eta: float = 1.0,
         generator: Generators = None,
         latents: torch.Tensor | None = None,
-        class_labels: Sequence[int] | torch.Tensor | None = None,
+        class_labels: Labels = None,
         guidance_scale: float = 1.0,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable[..., dict[str, Any] | None] | None = None,
+        callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         timesteps: Sequence[int] | None = None,
         switches: Sequence[int] | None = None,
@@ -138,10 +87,14 @@ class SSDPipeline(StagedPipeline):
         latents : torch.Tensor, optional
             The state x_t at the first timestep, (B, C, h, w), instead of noise.
         class_labels : optional
-            B integers, for class-conditional models. The last class embedding stands for "no class": it is accepted,
-            and samples without a class.
+            B classes, for class-conditional models, or one for all images: numbers, or names where the network's
+            configuration has them (`class_names`). The last class embedding stands for "no class": its number is
+            accepted, and samples without a class.
         guidance_scale : float
             Classifier-free guidance: unconditional + scale * (conditional - unconditional); 1 is off.
+        guidance_start, guidance_end : float
+            The part of the chain that is guided, as shares of its steps: 0 is the first step, from noise, 1 the end.
+            Guidance in the middle alone can keep more variety (arXiv:2404.07724).
         output_type : {"pil", "np", "pt", "latent"}
             PIL images; float arrays (B, H, W, C) in [0, 1]; tensors (B, C, H, W) in [0, 1]; tensors as the
             process leaves them, about [-1, 1].
@@ -175,79 +128,22 @@ class SSDPipeline(StagedPipeline):
         ValueError
             For an argument that does not fit the model, the schedule or the others.
         """
-        _check_components(self.unet, self.scheduler)
-        self._check_inputs(batch_size, output_type, callback_on_step_end_tensor_inputs)
-        check_generators(generator, batch_size)
-        self.scheduler.process.check_eta(eta)
-        labels = check_labels(self.unet, class_labels, batch_size, guidance_scale)
-        limits = images_per_call(self.scheduler.resolutions, batch_size, max_batch_size_per_level)
-        if timesteps is None and num_inference_steps is None:
-            num_inference_steps = default_steps(self.scheduler)
-        self.scheduler.set_timesteps(num_inference_steps, timesteps=timesteps, switches=switches)
-        chain = self.scheduler.timesteps.tolist()  # plain integers: the loop never waits for the device
-        self._num_timesteps, self._interrupt = len(chain), False
-
-        device = self._execution_device
-        self._faults = faults = FirstFaults(batch_size, len(chain), device)
-        timesteps_on_device = to_device(self.scheduler.timesteps, device)
-        network = GuidedNetwork(self.unet, None if labels is None else to_device(labels, device), guidance_scale)
-        shape = (batch_size, self.unet.config.in_channels, *self.scheduler.size_at(chain[0]))
-        latents = initial_state(shape, generator, latents, device)
-
-        for index, t in enumerate(self.progress_bar(chain)):
-            if self.interrupt:
-                continue
-            output_size = self.scheduler.prediction_size(t)
-            timestep = timesteps_on_device[index : index + 1]
-            network_input = self.scheduler.scale_model_input(latents, t)
-            prediction = predict_in_groups(network, network_input, timestep, output_size, limits[output_size])
-            faults.note(index, prediction)
-            latents, pred_original_sample = self.scheduler.step(
-                prediction, t, latents, eta=eta, generator=generator, return_dict=False
-            )
-            if callback_on_step_end is not None:
-                tensors = {"latents": latents, "pred_original_sample": pred_original_sample}
-                wanted = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
-                latents = (callback_on_step_end(self, index, t, wanted) or {}).get("latents", latents)
-
-        images = self.image_processor.postprocess(latents, output_type=output_type)
-        self.maybe_free_model_hooks()
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
-
-    def _check_inputs(self, batch_size: int, output_type: str, callback_inputs: Sequence[str]) -> None:
-        """Raise a ValueError for arguments that do not fit."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        if output_type not in OUTPUT_TYPES:
-            raise ValueError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}.")
-        unknown = [name for name in callback_inputs if name not in self._callback_tensor_inputs]
-        if unknown:
-            allowed = ", ".join(self._callback_tensor_inputs)
-            raise ValueError(f"callback_on_step_end_tensor_inputs may hold {allowed}, got {unknown}.")
-
-
-def _check_components(unet: Any, scheduler: Any) -> None:
-    """Raise an error with the way out unless the scheduler is ours and fits the network."""
-    if not isinstance(scheduler, ProcessScheduler):
-        raise TypeError(
-            f"SSDPipeline needs an SSDScheduler, got {type(scheduler).__name__}, which never resizes: keep the "
-            "pipeline's own scheduler, and call the pipeline with eta=0 for DDIM's steps or eta=1 for DDPM's."
+        denoising = self._prepare(
+            batch_size,
+            num_inference_steps=num_inference_steps,
+            eta=eta,
+            generator=generator,
+            class_labels=class_labels,
+            guidance_scale=guidance_scale,
+            guidance_start=guidance_start,
+            guidance_end=guidance_end,
+            output_type=output_type,
+            return_dict=return_dict,
+            callback_on_step_end=callback_on_step_end,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            timesteps=timesteps,
+            switches=switches,
+            max_batch_size_per_level=max_batch_size_per_level,
         )
-    if unet.config.in_channels != unet.config.out_channels:
-        raise ValueError(
-            f"The network predicts {unet.config.out_channels} channels for images of {unet.config.in_channels}: "
-            "SSDPipeline needs one that predicts images, and nothing else."
-        )
-    sizes, name = scheduler.resolutions, type(unet).__name__
-    if len(sizes) > 1 and not isinstance(unet, (FlexiUNet2DModel, ResizedUNet2DModel)):
-        raise ValueError(
-            f"A {name} cannot enlarge an image, and this scheduler has {len(sizes)} levels: use a FlexiUNet2DModel, a "
-            "ResizedUNet2DModel, or SSDScheduler(num_levels=1)."
-        )
-    side = unet.config.sample_size
-    full = sizes[0] if side is None else (side, side) if isinstance(side, int) else (side[0], side[1])
-    if sizes[0] != full:
-        raise ValueError(
-            f"The scheduler's images are {sizes[0][0]} x {sizes[0][1]} and the network's {full[0]} x {full[1]}: build "
-            f"the scheduler with sample_size={full}."
-        )
+        shape = (batch_size, self.unet.config.in_channels, *self.scheduler.size_at(denoising.chain[0]))
+        return denoising.output(denoising.run(initial_state(shape, generator, latents, self._execution_device)))

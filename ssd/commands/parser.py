@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import keyword
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -59,6 +60,7 @@ class CommandParser(jsonargparse.ArgumentParser):
     - An error is one line, with the nearest valid name for an unknown one; the exit code is 2.
     - A switch is written `--resume`, `--resume true` or `--resume false`.
     - `--inception-weights` is `--inception_weights`.
+    - A flag that is a word of Python has an underscore behind it there: `--class` is `class_`.
     - Flags that were renamed are still understood, with a note. Those that are gone say what to use instead.
     - A command may have subcommands, each with flags of its own: the first word of the command line chooses one.
 
@@ -149,6 +151,8 @@ class CommandParser(jsonargparse.ArgumentParser):
         if flag is None:
             return argument
         name = flag[1].replace("-", "_")
+        if keyword.iskeyword(name):
+            name += "_"
         if name in self._renamed:
             print(f"note: --{name} is now called --{self._renamed[name]}.", file=sys.stderr)  # noqa: T201
             name = self._renamed[name]

@@ -1,1 +1,1 @@
-"""What the pipelines share: the first state, the network's calls in groups, guidance."""
+"""What pipelines share, from the first state to the loop, and the pipelines that begin with pictures."""

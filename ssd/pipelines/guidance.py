@@ -9,6 +9,7 @@ Shape letters: B batch, C channels; h w the size of x_t, H W the size of the pre
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,9 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 
 from ..operators.sizes import Size
+
+Labels = int | str | Sequence[int | str] | torch.Tensor | None
+"""Classes by number or by name: one for each image, or a single one for all."""
 
 
 def number_of_classes(unet: ModelMixin) -> int:
@@ -41,16 +45,39 @@ def no_class_label(unet: ModelMixin) -> int:
     return unet.config.num_class_embeds - 1
 
 
-def check_labels(
-    unet: ModelMixin, labels: Sequence[int] | torch.Tensor | None, batch_size: int, scale: float
-) -> torch.Tensor | None:
+def class_number(unet: ModelMixin, name: str) -> int:
+    """The number of the class with this name, which the network's configuration holds as `id2label`.
+
+    Raises
+    ------
+    ValueError
+        For a name that there is not: one sentence, with the nearest names.
+
+    Examples
+    --------
+    >>> from flexi_unet import FlexiUNet2DModel
+    >>> unet = FlexiUNet2DModel(8, block_out_channels=(32, 32), num_class_embeds=3, id2label={0: "cat", 1: "dog"})
+    >>> class_number(unet, "dog")
+    1
+    """
+    names = getattr(unet, "class_names", None)
+    if not names:
+        raise ValueError(f"This model has no names of classes, got {name!r}: give their numbers.")
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
+        nearest = " or ".join(repr(other) for other in near)
+        raise ValueError(f"This model has no class {name!r}; of its {len(names)} classes the nearest are {nearest}.")
+    return names.index(name)
+
+
+def check_labels(unet: ModelMixin, labels: Labels, batch_size: int, scale: float) -> torch.Tensor | None:
     """The labels as a tensor (B,), int64; None for an unconditional network.
 
     Raises
     ------
     ValueError
         For labels where there must be none, no labels where there must be some, labels that are not B integers in
-        0..n-1, or a guidance scale other than 1 without classes.
+        0..n-1 or names of classes, or a guidance scale other than 1 without classes.
     """
     embeddings = unet.config.num_class_embeds
     if not embeddings:
@@ -62,6 +89,10 @@ def check_labels(
     wanted = f"{batch_size} integers in 0..{embeddings - 1} ({embeddings - 1} means no class)"
     if labels is None:
         raise ValueError(f"The model is class-conditional: give class_labels, {wanted}.")
+    if isinstance(labels, (int, str)):
+        labels = [labels] * batch_size
+    if not isinstance(labels, torch.Tensor):
+        labels = [class_number(unet, label) if isinstance(label, str) else label for label in labels]
     tensor = torch.as_tensor(labels)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ValueError(f"class_labels must be {wanted}, got numbers of type {tensor.dtype}.")
@@ -96,6 +127,10 @@ class GuidedNetwork:
         unconditional = _predict(self.unet, x_t, timestep, output_size, no_class)
         conditional = _predict(self.unet, x_t, timestep, output_size, self.labels)
         return unconditional + self.scale * (conditional - unconditional)
+
+    def with_scale(self, scale: float) -> GuidedNetwork:
+        """The same with another strength of guidance."""
+        return replace(self, scale=scale)
 
     def split(self, parts: int) -> list[GuidedNetwork]:
         """The same for consecutive parts of the batch, of lengths as `torch.Tensor.tensor_split` makes them."""

@@ -50,6 +50,12 @@ CLASSES: dict[str, dict[str, dict[tuple[Any, ...], type]]] = {
 }
 """What a pipeline is made of: pipeline -> part -> (module, class) as model_index.json names it -> class."""
 
+SAME_PARTS = {
+    "SSDPipeline": ("SSDPipeline", "SSDSuperResolutionPipeline", "SSDImageToImagePipeline", "SSDInpaintPipeline"),
+    "VDVAEPipeline": ("VDVAEPipeline",),
+}
+"""Pipelines that are made of the same parts, so that a folder of any of them is one of the first."""
+
 NETWORK_PARTS = ("unet", "vdvae")
 """The parts that have weights."""
 
@@ -83,9 +89,9 @@ ADDED_LATER: dict[type, frozenset[str]] = {
 
 
 def read_classes(folder: Path, pipeline: str = "SSDPipeline") -> dict[str, type]:
-    """The classes that model_index.json names, of the pipeline with this name: part -> class."""
+    """The classes that model_index.json names, of this pipeline or of one of the same parts: part -> class."""
     index = read_object(folder, INDEX)
-    if index.get("_class_name") != pipeline:
+    if index.get("_class_name") not in SAME_PARTS[pipeline]:
         raise ValueError(f"{INDEX} names the class {index.get('_class_name')!r} instead of {pipeline!r}.")
     parts = CLASSES[pipeline]
     unknown = [name for name in index if not name.startswith("_") and name not in parts]

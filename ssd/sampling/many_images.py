@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..commands.errors import BrokenModel, UsageError
 from ..pipeline_ssd import SSDPipeline
+from ..pipelines.denoising_pipeline import DenoisingPipeline
 from ..pipelines.guidance import number_of_classes
 from ..pipelines.samplers import default_steps, sampler_name, with_sampler
 from ..seeding import numpy_generator, torch_generator
@@ -28,6 +29,9 @@ ACCELERATOR_PIXELS = 2**19
 
 
 Settings = TypeVar("Settings", bound="SamplingSettings")
+
+Arguments = Callable[[Sequence[int]], Mapping[str, Any]]
+"""Further arguments of a pipeline for the images of these numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,7 @@ class SamplingSettings:
         if not 0 <= self.eta <= 1:
             raise UsageError(f"--eta must be in [0, 1], got {self.eta}.")
 
-    def prepare(self: Settings, pipeline: SSDPipeline) -> Settings:
+    def prepare(self: Settings, pipeline: DenoisingPipeline) -> Settings:
         """Give `pipeline` the sampler; returns the settings with their defaults filled in.
 
         Raises
@@ -137,17 +141,19 @@ def image_labels(indices: Sequence[int], num_labels: int, kind: str = "balanced"
 
 
 def draw(
-    pipeline: SSDPipeline,
+    pipeline: DenoisingPipeline,
     indices: Sequence[int],
     settings: SamplingSettings,
     labels: Sequence[int] | None = None,
     guidance_scale: float = 1.0,
     callback: Any = None,
     max_batch_size: int | None = None,
+    arguments: Arguments | None = None,
 ) -> torch.Tensor:
     """Images of the given numbers: (B, C, H, W), float32, about [-1, 1], on the pipeline's device.
 
     `max_batch_size` is the most that the network takes at once at full resolution; coarser levels have as many pixels.
+    `arguments` are for pipelines that are given more than labels.
 
     Raises
     ------
@@ -156,13 +162,16 @@ def draw(
     """
     # A batch of one takes another convolution kernel on the CPU, which rounds differently: draw its image twice.
     drawn = list(indices) if len(indices) > 1 else list(indices) * 2
+    classes = {
+        "class_labels": labels if labels is None or len(indices) > 1 else list(labels) * 2,
+        "guidance_scale": guidance_scale,
+    }
     (images,) = pipeline(
         batch_size=len(drawn),
         num_inference_steps=settings.steps,
         eta=settings.eta,
         generator=[torch_generator(settings.seed, "image", i) for i in drawn],
-        class_labels=labels if labels is None or len(indices) > 1 else list(labels) * 2,
-        guidance_scale=guidance_scale,
+        **(classes if arguments is None else arguments(drawn)),
         output_type="latent",
         callback_on_step_end=callback,
         callback_on_step_end_tensor_inputs=("latents", "pred_original_sample"),
@@ -174,7 +183,7 @@ def draw(
     return images[: len(indices)]
 
 
-def _check_finite(pipeline: SSDPipeline, indices: Sequence[int], dtype: str) -> None:
+def _check_finite(pipeline: DenoisingPipeline, indices: Sequence[int], dtype: str) -> None:
     """Raise a `BrokenModel` if the network gave NaN or infinity for one of the images just drawn."""
     fault = pipeline.first_fault()
     if fault is not None:
@@ -186,19 +195,20 @@ def _check_finite(pipeline: SSDPipeline, indices: Sequence[int], dtype: str) -> 
 
 
 def generate(
-    pipeline: SSDPipeline,
+    pipeline: DenoisingPipeline,
     indices: Sequence[int],
     settings: SamplingSettings,
     batch_size: int | None = None,
     callback: Any = None,
+    arguments: Arguments | None = None,
 ) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
-    """Yield (indices, images) part by part, with progress bars; balanced labels for class-conditional models.
+    """Yield (indices, images) part by part, with progress bars.
 
     On an accelerator several batches are drawn together: coarse levels take as many pixels at once as the finest.
 
     Parameters
     ----------
-    pipeline : SSDPipeline
+    pipeline : DenoisingPipeline
     indices : sequence of int
         Global image numbers, >= 0.
     settings : SamplingSettings
@@ -207,6 +217,8 @@ def generate(
         images. Fewer than 3 are taken as 3: a single image left over would be rounded differently.
     callback : optional
         A callback of the pipeline, called for the first part only (for pictures of the process).
+    arguments : callable, optional
+        Further arguments of the pipeline. Default: balanced labels for class-conditional models.
 
     Yields
     ------
@@ -219,18 +231,18 @@ def generate(
     limit = max(3, batch_size or default_batch_size(pipeline))
     parts = split_evenly(indices, limit * batches_together(pipeline))
     if settings.compile:
-        compile_pipeline(pipeline, {len(part) for part in parts}, limit)
+        compile_pipeline(SSDPipeline.from_pipe(pipeline), {len(part) for part in parts}, limit)
     pipeline.set_progress_bar_config(desc="steps", leave=False, position=1)
     with tqdm(total=len(indices), desc="sampling", unit=" images") as progress:
         for number, part in enumerate(parts):
             labels = image_labels(part, number_of_classes(pipeline.unet))
             chosen = callback if number == 0 else None
-            images = draw(pipeline, part, settings, labels, callback=chosen, max_batch_size=limit)
+            images = draw(pipeline, part, settings, labels, callback=chosen, max_batch_size=limit, arguments=arguments)
             yield part, images
             progress.update(len(part))
 
 
-def default_batch_size(pipeline: SSDPipeline) -> int:
+def default_batch_size(pipeline: DenoisingPipeline) -> int:
     """Images per network call at full resolution: as many pixels as suit the device, few for the caches of a CPU."""
     return max(1, pixels_per_call(pipeline.device) // math.prod(pipeline.scheduler.size_at(-1)))
 
@@ -240,7 +252,7 @@ def pixels_per_call(device: torch.device) -> int:
     return CPU_PIXELS if device.type == "cpu" else ACCELERATOR_PIXELS
 
 
-def batches_together(pipeline: SSDPipeline) -> int:
+def batches_together(pipeline: DenoisingPipeline) -> int:
     """How many batches are drawn together, so that coarse levels fill an accelerator as well as the finest does.
 
     A CPU is filled by one batch at every level, and larger ones leave its caches (docs/performance.md).

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ..commands.errors import UsageError
 from ..commands.files import whole_file
@@ -104,8 +105,18 @@ class Outputs:
             if self.settings.grid and index < MAX_GRID_IMAGES:
                 self._shown[index] = pixels
 
-    def finish(self, save_animation: Callable[[Path], None]) -> list[str]:
-        """Write the grid and the animation; returns what was written, in words."""
+    def finish(
+        self,
+        save_animation: Callable[[Path], None],
+        arrange: Callable[[torch.Tensor], Image.Image] = image_grid,
+    ) -> list[str]:
+        """Write the grid, of the images (B, C, H, W) as they are arranged, and the animation.
+
+        Returns
+        -------
+        list of str
+            What was written, in words.
+        """
         settings, written = self.settings, []
         if settings.out:
             there = settings.num - len(self.missing)
@@ -114,7 +125,7 @@ class Outputs:
             )
         if settings.grid:
             with whole_file(Path(settings.grid)) as temporary:
-                image_grid(from_uint8(np.stack(self._grid_pictures()))).save(temporary)
+                arrange(from_uint8(np.stack(self._grid_pictures()))).save(temporary)
             written.append(settings.grid)
         if settings.animation:
             with whole_file(Path(settings.animation)) as temporary:

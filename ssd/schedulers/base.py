@@ -6,7 +6,7 @@ Shape letters: B batch, C channels; H W the size of x_s, h w the size of x_t, s 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -233,6 +233,7 @@ class ProcessScheduler(SchedulerMixin, ConfigMixin):
         eta: float = 1.0,
         generator: Generators = None,
         return_dict: bool = True,
+        correction: Callable[[torch.Tensor, int], torch.Tensor] | None = None,
     ) -> SSDSchedulerOutput | tuple[torch.Tensor, torch.Tensor]:
         """Draw x_s from x_t and the network's prediction; a pure function of config, timesteps and arguments.
 
@@ -250,6 +251,9 @@ class ProcessScheduler(SchedulerMixin, ConfigMixin):
             One generator, or a list or tuple with one per image.
         return_dict : bool
             Return an `SSDSchedulerOutput` rather than (prev_sample, pred_original_sample).
+        correction : callable, optional
+            (prediction of the clean image, clipped; s) -> what is taken for it, by the step and by all that it
+            remembers: how pipelines hold on to what is known of the image (`ssd.process.consistency`).
         """
         t = int(timestep)
         s = self.previous_timestep(t)
@@ -262,6 +266,8 @@ class ProcessScheduler(SchedulerMixin, ConfigMixin):
         # Half-precision networks are welcome; the state is computed in float32 or better.
         x_t = sample.to(torch.promote_types(sample.dtype, torch.float32))
         prediction = self.clean_image(model_output, x_t, t, s)
+        if correction is not None:
+            prediction = correction(prediction, s)
         prev_sample = self._posterior(prediction, x_t, s, t, eta, generator).sample(generator).to(sample.dtype)
         if not return_dict:
             return prev_sample, prediction

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from ...commands.errors import UsageError
 from ...commands.files import PART, flush_to_disk, whole_file
 from ...commands.lock import LOCK_NAME
-from ...sampling.pictures import image_grid
+from ...commands.picture_grids import image_grid
 from ..conversions import Conversion, count_flags, name_of
 from ..dataset import PixelDataset
 from ..transforms import pixels_to_tensor
