@@ -24,7 +24,6 @@ from .pipelines.guidance import GuidedNetwork, check_labels
 from .pipelines.initial_state import Generators, check_generators, initial_state
 from .pipelines.samplers import default_steps
 from .pipelines.staged_pipeline import StagedPipeline
-from .schedulers.base import ProcessScheduler
 from .scheduling_blurring import BlurringScheduler
 from .scheduling_corrective_noise import CorrectiveNoiseScheduler
 from .scheduling_ssd import SSDScheduler
@@ -71,7 +70,7 @@ class SSDPipeline(StagedPipeline):
 
     def __init__(
         self,
-        unet: FlexiUNet2DModel | UNet2DModel,
+        unet: FlexiUNet2DModel | ResizedUNet2DModel | UNet2DModel,
         scheduler: SSDScheduler | BlurringScheduler | CorrectiveNoiseScheduler,
     ) -> None:
         super().__init__()
@@ -227,8 +226,12 @@ class SSDPipeline(StagedPipeline):
 
 
 def _check_components(unet: Any, scheduler: Any) -> None:
-    """Raise an error with the way out unless the scheduler is ours and fits the network."""
-    if not isinstance(scheduler, ProcessScheduler):
+    """Raise an error with the way out unless the scheduler is ours and fits the network.
+
+    They are known by what they can do: in a self-contained folder (`ssd.publishing.self_contained`) every class has a
+    file of its own, and no file has the classes of another.
+    """
+    if not hasattr(scheduler, "prediction_size"):
         raise TypeError(
             f"SSDPipeline needs an SSDScheduler, got {type(scheduler).__name__}, which never resizes: keep the "
             "pipeline's own scheduler, and call the pipeline with eta=0 for DDIM's steps or eta=1 for DDPM's."
@@ -239,7 +242,7 @@ def _check_components(unet: Any, scheduler: Any) -> None:
             "SSDPipeline needs one that predicts images, and nothing else."
         )
     sizes, name = scheduler.resolutions, type(unet).__name__
-    if len(sizes) > 1 and not isinstance(unet, (FlexiUNet2DModel, ResizedUNet2DModel)):
+    if len(sizes) > 1 and not hasattr(unet, "working_sizes"):
         raise ValueError(
             f"A {name} cannot enlarge an image, and this scheduler has {len(sizes)} levels: use a FlexiUNet2DModel, a "
             "ResizedUNet2DModel, or SSDScheduler(num_levels=1)."

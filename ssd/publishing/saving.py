@@ -19,8 +19,9 @@ from ..commands.errors import UsageError, is_disk_full
 from ..commands.files import PART, flush_to_disk, whole_file, whole_folder, write_json, write_text
 from ..pipeline_ssd import SSDPipeline
 from ..pipeline_vdvae import VDVAEPipeline
+from ..pipelines.saved_files import DIGESTS, INDEX, NETWORK_PARTS, digests_of
 from ..pipelines.staging import STAGED, complete_pipeline
-from .pipeline_files import DIGESTS, INDEX, NETWORK_PARTS, build_scheduler, check_network, digests_of, read_classes
+from .pipeline_files import build_scheduler, check_network, read_classes
 
 PIPELINE_PARTS = (*NETWORK_PARTS, "scheduler", INDEX, DIGESTS, STAGED)
 """Everything in a folder that belongs to a saved pipeline."""
