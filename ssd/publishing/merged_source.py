@@ -229,7 +229,8 @@ def _places(definition: Definition, renamed: Mapping[str, str]) -> Iterator[tupl
 
 def _imports(imports: Mapping[str, Imported]) -> str:
     """The import statements."""
-    plain, of_modules = [], {}
+    plain: list[str] = []
+    of_modules: dict[str, list[str]] = {}
     for name, imported in sorted(imports.items()):
         if imported.name is None:
             plain.append(f"import {imported.module}" + (f" as {name}" if name != imported.module else ""))

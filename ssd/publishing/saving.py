@@ -19,6 +19,7 @@ from ..commands.errors import UsageError, is_disk_full
 from ..commands.files import PART, flush_to_disk, whole_file, whole_folder, write_json, write_text
 from ..pipeline_ssd import SSDPipeline
 from ..pipeline_vdvae import VDVAEPipeline
+from ..pipelines.hub import model_folder
 from ..pipelines.saved_files import DIGESTS, INDEX, NETWORK_PARTS, digests_of
 from ..pipelines.staging import STAGED, complete_pipeline
 from .pipeline_files import build_scheduler, check_network, read_classes
@@ -99,7 +100,7 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "float32")
     Parameters
     ----------
     model : str
-        A folder that `save_pipeline` wrote.
+        A folder that `save_pipeline` wrote, or the name of a model on the Hub, user/name.
     device : str, optional
         Default: the accelerator if there is one, else the CPU.
     dtype : str
@@ -128,9 +129,23 @@ def load_vdvae_pipeline(model: str, device: str | None = None) -> VDVAEPipeline:
     return _load(model, build, "a VDVAEPipeline", device)
 
 
+def folder_of(model: str | Path, flag: str = "--model") -> Path:
+    """Where the files of a model lie: a folder, or what was downloaded of user/name on the Hub.
+
+    Raises
+    ------
+    UsageError
+        When the Hub has no such model, or it cannot be reached.
+    """
+    try:
+        return complete_pipeline(model_folder(model))
+    except ValueError as error:
+        raise UsageError(f"{flag} {error}") from error
+
+
 def _load(model: str, build: Callable[[Path], AnyPipeline], what: str, device: str | None) -> AnyPipeline:
     """The pipeline in a folder on its device, with one line about anything that is wrong."""
-    folder = complete_pipeline(Path(model))
+    folder = folder_of(model)
     if not (folder / INDEX).is_file():
         raise UsageError(
             f"--model {model} is not a pipeline: give a folder with {INDEX}, such as a finished run's --out."
@@ -168,7 +183,7 @@ def load_vdvae_network(model: str, device: str | None = None) -> VDVAEModel:
     UsageError
         For anything else, for damaged files, or a device that cannot be used.
     """
-    whole = complete_pipeline(Path(model))
+    whole = folder_of(model)
     part = next((name for name in ("vdvae", ".") if (whole / name / "config.json").is_file()), None)
     if part is None:
         raise UsageError(f"--model {model} is not a VDVAE: give a folder with config.json, or with vdvae/config.json.")
@@ -203,7 +218,7 @@ def load_vdvae(model: str | Path, flag: str = "--init_from") -> ModelMixin:
 
 
 def _load_alone(model: str | Path, flag: str, pipeline: str, part: str) -> ModelMixin:
-    folder = complete_pipeline(Path(model))
+    folder = folder_of(model, flag)
     if not (folder / part).is_dir():
         raise UsageError(f"{flag} {model} is not a pipeline: give a folder with {INDEX} and {part}/.")
     try:

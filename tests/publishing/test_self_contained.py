@@ -1,0 +1,166 @@
+"""Folders that load where our package is not installed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import dynamic_modules_utils
+from safetensors.torch import load_file
+
+from ssd import SSDPipeline, VDVAEPipeline
+from ssd.commands.errors import UsageError
+from ssd.commands.files import file_sha256
+from ssd.pipelines.saved_files import DIGESTS, INDEX
+from ssd.publishing.saving import load_pipeline, load_unet, load_vdvae_pipeline, save_pipeline
+from ssd.publishing.self_contained import add_code
+from ssd.publishing.source_modules import PACKAGES
+
+from .hub_models import KINDS, arguments, build, draw
+
+
+def self_contained(kind: str, folder: Path) -> DiffusionPipeline:
+    """Write a pipeline of a kind with its code; returns it."""
+    pipeline = build(kind)
+    save_pipeline(pipeline, folder)
+    add_code(folder, type(pipeline))
+    return pipeline
+
+
+@pytest.fixture
+def modules_cache(tmp_path: Path, monkeypatch) -> Path:
+    """Where diffusers copies code, in this process."""
+    cache = tmp_path / "modules"
+    monkeypatch.setattr(dynamic_modules_utils, "HF_MODULES_CACHE", str(cache))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return cache
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_code_in_the_folder_gives_our_pixels(kind: str, tmp_path: Path, modules_cache: Path) -> None:
+    pipeline = self_contained(kind, tmp_path / "model")
+    loaded = DiffusionPipeline.from_pretrained(tmp_path / "model", trust_remote_code=True)
+    assert type(loaded) is not type(pipeline)
+    assert type(loaded).__module__.startswith("diffusers_modules.local.pipeline_")
+    assert torch.equal(draw(loaded, kind), draw(pipeline, kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_code_needs_no_package_of_ours(kind: str, tmp_path: Path) -> None:
+    self_contained(kind, tmp_path)
+    files = list(tmp_path.rglob("*.py"))
+    assert len(files) >= 2
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                assert node.module.split(".")[0] not in PACKAGES
+            elif isinstance(node, ast.Import):
+                assert not {alias.name.split(".")[0] for alias in node.names} & set(PACKAGES)
+    checked = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F,E9", "--no-cache", str(tmp_path)]
+    result = subprocess.run(checked, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout  # no name is undefined, no import unused
+
+
+def test_a_first_pipeline_works_on_after_a_second_was_loaded(tmp_path: Path, modules_cache: Path) -> None:
+    """diffusers runs the code again in the same modules: the classes of the first run have to stay."""
+    pipeline = self_contained("levels", tmp_path / "model")
+    first, second = (DiffusionPipeline.from_pretrained(tmp_path / "model", trust_remote_code=True) for _ in range(2))
+    assert type(first.scheduler) is type(second.scheduler)
+    assert torch.equal(draw(first, "levels"), draw(pipeline, "levels"))
+    assert torch.equal(draw(second, "levels"), draw(pipeline, "levels"))
+
+
+def test_it_is_saved_again_with_its_code(tmp_path: Path, modules_cache: Path) -> None:
+    pipeline = self_contained("levels", tmp_path / "model")
+    loaded = DiffusionPipeline.from_pretrained(tmp_path / "model", trust_remote_code=True)
+    loaded.save_pretrained(tmp_path / "saved")
+    code = {file.relative_to(tmp_path / "model"): file.read_text() for file in (tmp_path / "model").rglob("*.py")}
+    assert code == {
+        file.relative_to(tmp_path / "saved"): file.read_text() for file in (tmp_path / "saved").rglob("*.py")
+    }
+    again = DiffusionPipeline.from_pretrained(tmp_path / "saved", trust_remote_code=True)
+    assert torch.equal(draw(again, "levels"), draw(pipeline, "levels"))
+    assert torch.equal(draw(load_pipeline(str(tmp_path / "saved"), "cpu"), "levels"), draw(pipeline, "levels"))
+
+
+def test_without_trust_nothing_of_the_folder_runs(tmp_path: Path, modules_cache: Path) -> None:
+    self_contained("levels", tmp_path / "model")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        DiffusionPipeline.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_our_loaders_use_our_modules(kind: str, tmp_path: Path) -> None:
+    pipeline = self_contained(kind, tmp_path)
+    for file in tmp_path.rglob("*.py"):
+        file.write_text("raise RuntimeError('this ran')")
+    load = load_vdvae_pipeline if kind == "vdvae" else load_pipeline
+    for loaded in (type(pipeline).from_pretrained(tmp_path), load(str(tmp_path), "cpu")):
+        assert type(loaded) is type(pipeline)
+        assert {name: type(part) for name, part in loaded.components.items()} == {
+            name: type(part) for name, part in pipeline.components.items()
+        }
+        assert torch.equal(draw(loaded, kind), draw(pipeline, kind))
+    if kind != "vdvae":
+        assert type(load_unet(tmp_path)) is type(pipeline.unet)
+
+
+def test_what_our_modules_loaded_is_saved_without_code(tmp_path: Path) -> None:
+    self_contained("levels", tmp_path / "model")
+    SSDPipeline.from_pretrained(tmp_path / "model").save_pretrained(tmp_path / "plain")
+    assert not list((tmp_path / "plain").rglob("*.py"))
+    assert json.loads((tmp_path / "plain" / INDEX).read_text())["unet"][0] == "flexi_unet.modeling_flexi_unet"
+
+
+def test_files_of_code_that_are_not_ours_are_refused(tmp_path: Path) -> None:
+    self_contained("levels", tmp_path)
+    index = json.loads((tmp_path / INDEX).read_text())
+    (tmp_path / INDEX).write_text(json.dumps(index | {"unet": ["modeling_other_01234567", "FlexiUNet2DModel"]}))
+    with pytest.raises(UsageError, match="modeling_other_01234567"):
+        load_pipeline(str(tmp_path), "cpu")
+
+
+def test_digests_are_those_of_the_weights(tmp_path: Path) -> None:
+    self_contained("levels", tmp_path)
+    assert list(json.loads((tmp_path / DIGESTS).read_text())["sha256"]) == ["unet/diffusion_pytorch_model.safetensors"]
+
+
+def test_names_of_files_tell_their_content(tmp_path: Path) -> None:
+    self_contained("levels", tmp_path / "a")
+    self_contained("levels", tmp_path / "b")
+    names = [sorted(file.name for file in (tmp_path / each).rglob("*.py")) for each in "ab"]
+    assert names[0] == names[1]
+    for file in (tmp_path / "a").rglob("*.py"):
+        assert file.stem.endswith("_" + file_sha256(file)[:8])
+
+
+@pytest.mark.slow
+def test_a_process_without_our_package_gives_our_pixels(tmp_path: Path) -> None:
+    expected = {}
+    for kind in KINDS:
+        expected[kind] = draw(self_contained(kind, tmp_path / "models" / kind), kind)
+    (tmp_path / "arguments.json").write_text(json.dumps({kind: arguments(kind) for kind in KINDS}))
+    script = Path(__file__).with_name("where_our_package_is_missing.py")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run(
+        [sys.executable, script, tmp_path, str(torch.get_num_threads())],
+        env=environment | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")},
+        cwd=tmp_path,
+        check=True,
+    )
+    for kind, images in expected.items():
+        found = load_file(tmp_path / f"{kind}.safetensors")
+        assert set(found) == {"loaded", "second", "first, after a second", "saved"}
+        for name, each in found.items():
+            assert torch.equal(each, images), f"{kind}, {name}"
+    for kind in KINDS:
+        ours = VDVAEPipeline if kind == "vdvae" else SSDPipeline
+        assert torch.equal(draw(ours.from_pretrained(tmp_path / "saved" / kind), kind), expected[kind])
