@@ -110,8 +110,7 @@ def _first_card(pipeline: SSDPipeline | VDVAEPipeline, repo_id: str) -> str:
 def _write_pictures(folder: Path, pipeline: SSDPipeline | VDVAEPipeline, shown: Presentation) -> bool:
     """Draw the sample images and the animation; whether there are any: images of 2 channels are no pictures."""
     network = pipeline.vdvae if isinstance(pipeline, VDVAEPipeline) else pipeline.unet
-    channels = network.config.channels if isinstance(pipeline, VDVAEPipeline) else network.config.out_channels
-    if not shown.num or channels not in CHANNELS:
+    if not shown.num or network.config.in_channels not in CHANNELS:
         return False
     settings = OutputSettings(model="", num=shown.num, grid=str(folder / SAMPLES), animation=str(folder / ANIMATION))
     outputs = open_outputs(settings, {})

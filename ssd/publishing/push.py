@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from ..pipeline_ssd import SSDPipeline
 from ..pipeline_vdvae import VDVAEPipeline
 from ..pipelines.hub import first_line
 from ..pipelines.saved_files import INDEX, by_our_modules, read_object
+from ..sampling.image_folder import model_sha256
 from .hub_card import check_report
 from .hub_folder import Presentation, write_hub_folder
 from .saving import folder_of, load_pipeline, load_vdvae_pipeline
@@ -107,6 +108,16 @@ def read_report(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(f"--metrics {path} cannot be used: {error}") from error
     return report
+
+
+def check_measured(report: Mapping[str, Any] | None, source: Path, config: PushConfig) -> None:
+    """Raise a `UsageError` where a report says that it measured other files than those of the model."""
+    measured = None if report is None else (report.get("samples") or {}).get("model")
+    if measured is not None and (source / INDEX).is_file() and measured != model_sha256(source):
+        raise UsageError(
+            f"--metrics {config.metrics} measured another model than {config.model}, or this one before it was "
+            "changed: evaluate it with sample/eval_fid.py."
+        )
 
 
 def push_pipeline(
@@ -210,6 +221,7 @@ def main(arguments: list[str] | None = None) -> None:
         config = PushConfig(**parser.parse_args(arguments).as_dict())
         report = config.check()
         source = folder_of(config.model)
+        check_measured(report, source, config)
         pipeline = _load(source, config)
         offline = config.dry_run or config.out is not None
         if not offline:
