@@ -23,7 +23,9 @@ from ssd.publishing.saving import load_pipeline, load_unet, load_vdvae_pipeline,
 from ssd.publishing.self_contained import add_code
 from ssd.publishing.source_modules import PACKAGES
 
+from ..conftest import ROOT
 from .hub_models import KINDS, arguments, build, draw
+from .hub_server import serve
 
 
 def self_contained(kind: str, folder: Path) -> DiffusionPipeline:
@@ -142,25 +144,44 @@ def test_names_of_files_tell_their_content(tmp_path: Path) -> None:
         assert file.stem.endswith("_" + file_sha256(file)[:8])
 
 
-@pytest.mark.slow
-def test_a_process_without_our_package_gives_our_pixels(tmp_path: Path) -> None:
-    expected = {}
-    for kind in KINDS:
-        expected[kind] = draw(self_contained(kind, tmp_path / "models" / kind), kind)
-    (tmp_path / "arguments.json").write_text(json.dumps({kind: arguments(kind) for kind in KINDS}))
+def run_where_our_package_is_missing(folder: Path, models: dict[str, str], **environment: str) -> None:
+    """Draw from pipelines, by kind, and check that the images are ours: loaded once, twice, and saved there."""
+    (folder / "models.json").write_text(json.dumps({kind: (name, arguments(kind)) for kind, name in models.items()}))
     script = Path(__file__).with_name("where_our_package_is_missing.py")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    others = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run(
-        [sys.executable, script, tmp_path, str(torch.get_num_threads())],
-        env=environment | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")},
-        cwd=tmp_path,
+        [sys.executable, script, folder, str(torch.get_num_threads())],
+        env=others | {"HF_HOME": str(folder / "home")} | environment,
+        cwd=folder,
         check=True,
     )
-    for kind, images in expected.items():
-        found = load_file(tmp_path / f"{kind}.safetensors")
+    for kind in models:
+        expected, found = draw(build(kind), kind), load_file(folder / f"{kind}.safetensors")
         assert set(found) == {"loaded", "second", "first, after a second", "saved"}
-        for name, each in found.items():
-            assert torch.equal(each, images), f"{kind}, {name}"
-    for kind in KINDS:
+        for name, images in found.items():
+            assert torch.equal(images, expected), f"{kind}, {name}"
         ours = VDVAEPipeline if kind == "vdvae" else SSDPipeline
-        assert torch.equal(draw(ours.from_pretrained(tmp_path / "saved" / kind), kind), expected[kind])
+        assert torch.equal(draw(ours.from_pretrained(folder / "saved" / kind), kind), expected)
+
+
+@pytest.mark.slow
+def test_a_process_without_our_package_gives_our_pixels(tmp_path: Path) -> None:
+    for kind in KINDS:
+        self_contained(kind, tmp_path / "models" / kind)
+    models = {kind: str(tmp_path / "models" / kind) for kind in KINDS}
+    run_where_our_package_is_missing(tmp_path, models, HF_HUB_OFFLINE="1")
+
+
+@pytest.mark.slow
+def test_a_process_without_our_package_loads_from_a_hub(tmp_path: Path) -> None:
+    """By HTTP, through all of huggingface_hub; our own package then asks for no code."""
+    self_contained("levels", tmp_path / "model")
+    with serve(tmp_path / "model", "somebody/digits") as (address, asked):
+        run_where_our_package_is_missing(tmp_path, {"levels": "somebody/digits"}, HF_ENDPOINT=address)
+        assert sum(path.endswith(".py") for path in asked) >= 3
+        asked.clear()
+        ours = "from ssd import SSDPipeline; SSDPipeline.from_pretrained('somebody/digits')"
+        environment = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "another_home")}
+        subprocess.run([sys.executable, "-c", ours], env=os.environ | environment, cwd=ROOT, check=True)
+        assert any(path.endswith(".safetensors") for path in asked)
+        assert not any(path.endswith(".py") for path in asked)

@@ -2,7 +2,8 @@
 
     python where_our_package_is_missing.py FOLDER THREADS
 
-FOLDER/models/KIND are pipelines, FOLDER/arguments.json says how each is called. Images go into FOLDER/KIND.safetensors.
+FOLDER/models.json says by kind which pipelines are loaded, and how each is called. Images go into
+FOLDER/KIND.safetensors.
 """
 
 import json
@@ -40,15 +41,15 @@ def draw(pipeline, arguments):
 
 def main(root, threads):
     torch.set_num_threads(threads)
-    calls = json.loads((root / "arguments.json").read_text())
-    first = {kind: load(root / "models" / kind) for kind in calls}
-    images = {kind: {"loaded": draw(pipeline, calls[kind])} for kind, pipeline in first.items()}
-    for kind, pipeline in first.items():
-        again = load(root / "models" / kind)  # diffusers runs the code again
-        images[kind]["second"] = draw(again, calls[kind])
-        images[kind]["first, after a second"] = draw(pipeline, calls[kind])
+    models = json.loads((root / "models.json").read_text())
+    first = {kind: load(model) for kind, (model, _) in models.items()}
+    images = {kind: {"loaded": draw(first[kind], arguments)} for kind, (_, arguments) in models.items()}
+    for kind, (model, arguments) in models.items():
+        again = load(model)  # diffusers runs the code again
+        images[kind]["second"] = draw(again, arguments)
+        images[kind]["first, after a second"] = draw(first[kind], arguments)
         again.save_pretrained(root / "saved" / kind)
-        images[kind]["saved"] = draw(load(root / "saved" / kind), calls[kind])
+        images[kind]["saved"] = draw(load(root / "saved" / kind), arguments)
         save_file(images[kind], root / f"{kind}.safetensors")
     assert not any(name.split(".")[0] in OURS for name in sys.modules)
 
