@@ -177,13 +177,15 @@ class _Merge:
             if name in begun:
                 return
             begun.add(name)
-            for imported in self.modules[name].imports.values():
+            source = self.modules[name]
+            for local, imported in source.imports.items():
                 target = self.substitutes.get(imported.module, imported.module)
-                if target in self.modules:
+                if target in self.modules and local not in source.for_types:
                     visit(target)
             order[name] = None
 
-        visit(self.substitutes.get(root, root))
+        for name in (self.substitutes.get(root, root), *self.modules):  # those that only a type checker imports, last
+            visit(name)
         return list(order)
 
     def final_names(self, keys: list[Key]) -> dict[Key, str]:

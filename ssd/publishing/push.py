@@ -33,8 +33,9 @@ from ..sampling.image_folder import model_sha256
 from .hub_card import check_report
 from .hub_folder import Presentation, write_hub_folder
 from .saving import folder_of, load_pipeline, load_vdvae_pipeline
+from .self_contained import DIGITS
 
-GENERATED = ("pipeline_*_????????.py", "*/modeling_*_????????.py", "*/scheduling_*_????????.py")
+GENERATED = ("*_" + "[0-9a-f]" * DIGITS + ".py",)
 """Files of code of an earlier push, which a new one removes from the repository."""
 
 
@@ -136,7 +137,8 @@ def push_pipeline(
     Parameters
     ----------
     pipeline : SSDPipeline or VDVAEPipeline
-        Where it was loaded from a folder that has a card, that card is used.
+        Where it was loaded from a folder that has a card, that card is used. Any other pipeline of the same parts is
+        pushed as an `SSDPipeline`, from whose repository it can be loaded again.
     repo_id : str
         user/name; the repository is made if there is none.
     private, token, commit_message, create_pr
@@ -160,6 +162,8 @@ def push_pipeline(
         folder = Path(temporary)
         shown = Presentation(num=num, seed=seed)
         source = pipeline.config.get("_name_or_path")
+        if not isinstance(pipeline, (SSDPipeline, VDVAEPipeline)):
+            pipeline = SSDPipeline(**pipeline.components)
         write_hub_folder(folder, pipeline, repo_id, shown, _card_in(Path(source)) if source else None)
         return _upload(folder, repo_id, private, token, commit_message, create_pr)
 

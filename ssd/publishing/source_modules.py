@@ -126,6 +126,8 @@ class SourceModule:
     docstring : str
     imports : dict
         Name in the module -> what it stands for.
+    for_types : set of str
+        Those of these names that are imported for a type checker, and not when the module runs.
     definitions : list of Definition
         In the order of the file.
 
@@ -140,6 +142,7 @@ class SourceModule:
     lines: list[str] = field(init=False)
     docstring: str = field(init=False)
     imports: dict[str, Imported] = field(init=False, default_factory=dict)
+    for_types: set[str] = field(init=False, default_factory=set)
     definitions: list[Definition] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -163,8 +166,10 @@ class SourceModule:
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
             self.imports |= dict(self._imported(statement))
         elif isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
+            before = set(self.imports)
             for inner in statement.body:
                 self._read(inner)
+            self.for_types |= set(self.imports) - before
         elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             if self.definitions and self.definitions[-1].is_constant:  # the text that documents a constant
                 last = self.definitions.pop()

@@ -98,6 +98,19 @@ def test_classes_of_other_files_are_names_in_annotations(write: Write) -> None:
     assert found["Size"] == tuple[int, int]
 
 
+def test_what_only_a_type_checker_imports_does_not_change_the_order(write: Write) -> None:
+    """The base has to come before the class, though the base's module names the class's."""
+    checked = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .second import Second, Size\n"
+    write(
+        first=checked + "class First:\n    def f(self, other: Second, size: Size) -> None: ...\n",
+        second="from .first import First\nSize = tuple[int, int]\nclass Second(First): ...\n",
+        main="from .first import First\nfrom .second import Second\nclass Main(Second): ...\n",
+    )
+    found = run()
+    assert issubclass(found["Main"], found["First"])
+    assert found["Size"] == tuple[int, int]
+
+
 def test_a_second_run_keeps_the_classes_of_the_first(write: Write) -> None:
     write(main="class Main: pass\n")
     found = run()

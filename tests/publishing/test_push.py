@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import shutil
 from dataclasses import dataclass, field
@@ -104,8 +105,9 @@ def test_what_is_uploaded(run_folder: Path, hub: FakeHub, tmp_path: Path, capsys
     assert not [path for path, text in texts.items() if str(tmp_path) in text]
     loaded = load_pipeline(str(uploaded), "cpu")
     assert torch.equal(draw(loaded, "levels"), draw(build("levels"), "levels"))
-    for pattern in hub.uploads[0]["delete_patterns"]:
-        assert any(Path(path.relative_to(uploaded)).match(pattern) for path in texts), "code of an earlier push"
+    (pattern,) = hub.uploads[0]["delete_patterns"]  # code of an earlier push, which this one replaces
+    names = {path.relative_to(uploaded).as_posix() for path in uploaded.rglob("*") if path.is_file()}
+    assert set(fnmatch.filter([*names, "mine.py"], pattern)) == {name for name in names if name.endswith(".py")}
     card = ModelCard((uploaded / "README.md").read_text())
     assert card.data.library_name == "diffusers"
     assert card.data.license == "cc-by-4.0"
