@@ -34,6 +34,7 @@ def merged_source(
     name: str,
     header: str,
     elsewhere: Collection[Key] = (),
+    doubles: Collection[Key] = (),
     substitutes: Mapping[str, str] | None = None,
 ) -> str:
     """The text of a file that defines a class of ours and imports none of our packages.
@@ -47,6 +48,9 @@ def merged_source(
     elsewhere : collection of (module, name)
         Classes that have files of their own. They may be named in annotations, where they become `Any`; a definition
         that needs one when it runs is an error, since that file's class would not be this one.
+    doubles : collection of (module, name)
+        Classes of which other files make objects that this file gets. It may define them, too, but isinstance with one
+        is an error, since it would be false of these objects.
     substitutes : mapping of str to str, optional
         Modules that others stand in for.
 
@@ -58,7 +62,15 @@ def merged_source(
     merge = _Merge(set(elsewhere), dict(substitutes or {}))
     merge.collect((module, name))
     merge.collect_aliases()
+    merge.check_questions(doubles)
     return merge.text((module, name), header)
+
+
+def classes_in(module: str, name: str) -> frozenset[Key]:
+    """The classes of ours that a file for this one defines."""
+    merge = _Merge(set(), {})
+    merge.collect((module, name))
+    return frozenset((each.module, each.node.name) for each in merge.kept if isinstance(each.node, ast.ClassDef))
 
 
 @dataclass
@@ -121,6 +133,15 @@ class _Merge:
                 f"{user.names[0]} in {user.module} needs {key[1]}, which has a file of its own: ask what an object can "
                 "do, not of which class it is."
             )
+
+    def check_questions(self, doubles: Collection[Key]) -> None:
+        for definition in self.kept:
+            for used in sorted(definition.uses.classes_asked):
+                if self.resolve(definition.module, used) in doubles:
+                    raise ValueError(
+                        f"{definition.names[0]} in {definition.module} asks whether objects are of the class {used}, "
+                        "of which files of parts have doubles: ask what an object can do."
+                    )
 
     def keep_import(self, name: str, imported: Imported, user: Definition) -> None:
         if self.imports.setdefault(name, imported) != imported:

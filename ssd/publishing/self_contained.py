@@ -16,12 +16,13 @@ keeps the code of all models of a machine in one folder, by name, where two vers
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 from ..commands.files import write_json
 from ..pipelines.saved_files import INDEX, read_object
-from .merged_source import Key, merged_source
+from .merged_source import Key, classes_in, merged_source
 from .pipeline_files import CLASSES
 from .source_modules import PACKAGES
 
@@ -64,7 +65,7 @@ def add_code(folder: Path, pipeline: type) -> list[Path]:
         if not isinstance(entry, list) or entry[0].split(".")[0] not in PACKAGES:
             continue
         place = folder if part == "_class_name" else folder / part
-        text = code_of(entry[0], entry[1], components() if part == "_class_name" else ())
+        text = code_of(entry[0], entry[1], is_part=part != "_class_name")
         file = place / f"{entry[0].rpartition('.')[2]}_{hashlib.sha256(text.encode()).hexdigest()[:DIGITS]}.py"
         file.write_text(text, encoding="utf-8")
         index[part] = [file.stem, entry[1]]
@@ -73,14 +74,36 @@ def add_code(folder: Path, pipeline: type) -> list[Path]:
     return written
 
 
-def code_of(module: str, name: str, elsewhere: tuple[Key, ...] = ()) -> str:
-    """The text of the file for a class of ours."""
+def code_of(module: str, name: str, *, is_part: bool) -> str:
+    """The text of the file for a class of ours: a part of a pipeline, or the pipeline itself.
+
+    Raises
+    ------
+    ValueError
+        When a pipeline asks its parts, or what they made, for their classes, which are not those of its own file.
+    """
     header = _HEADER.format(name=name, module=module, version=version("scale-space-diffusion"))
-    return merged_source(module, name, header, elsewhere, SUBSTITUTES)
+    elsewhere, doubles = ((), ()) if is_part else (parts_and_bases(), classes_of_parts())
+    return merged_source(module, name, header, elsewhere, doubles, SUBSTITUTES)
 
 
-def components() -> tuple[Key, ...]:
-    """The classes of ours that get files as parts of a pipeline, and those that they inherit from."""
+def _parts() -> list[type]:
+    """The classes of ours that get files as parts of a pipeline."""
     parts = [each for pipeline in CLASSES.values() for known in pipeline.values() for each in known.values()]
-    ours = {base for each in parts for base in each.__mro__ if base.__module__.split(".")[0] in PACKAGES}
-    return tuple(sorted((each.__module__, each.__name__) for each in ours))
+    return [each for each in parts if _is_ours(each)]
+
+
+def _is_ours(each: type) -> bool:
+    return each.__module__.split(".")[0] in PACKAGES
+
+
+def parts_and_bases() -> frozenset[Key]:
+    """These classes, and those of ours that they inherit from."""
+    ours = {base for each in _parts() for base in each.__mro__ if _is_ours(base)}
+    return frozenset((each.__module__, each.__name__) for each in ours)
+
+
+@cache
+def classes_of_parts() -> frozenset[Key]:
+    """All classes that the files of parts define."""
+    return frozenset().union(*(classes_in(each.__module__, each.__name__) for each in _parts()))

@@ -65,11 +65,24 @@ class Definition:
 
 
 class NameUses(ast.NodeVisitor):
-    """Names in a statement: those that running it needs, those in annotations, and those that it binds inside."""
+    """Names in a statement.
+
+    Attributes
+    ----------
+    evaluated, annotations : set of str
+        Those that running it needs, and those in annotations.
+    classes_asked : set of str
+        Those of the first kind that isinstance or issubclass compares with.
+    local : set of str
+        Those that it binds inside.
+    nodes : list of ast.Name
+        All of them.
+    """
 
     def __init__(self) -> None:
         self.evaluated: set[str] = set()
         self.annotations: set[str] = set()
+        self.classes_asked: set[str] = set()
         self.local: set[str] = set()
         self.nodes: list[ast.Name] = []
         self._into, self._depth = self.evaluated, 0
@@ -90,6 +103,11 @@ class NameUses(ast.NodeVisitor):
         self.nodes.append(node)
         if self._depth and not isinstance(node.ctx, ast.Load):
             self.local.add(node.id)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass"):
+            self.classes_asked |= {each.id for each in ast.walk(node.args[1]) if isinstance(each, ast.Name)}
+        self.generic_visit(node)
 
     def visit_arg(self, node: ast.arg) -> None:
         self.local.add(node.arg)

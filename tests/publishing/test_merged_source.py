@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ssd.publishing import source_modules
-from ssd.publishing.merged_source import merged_source
+from ssd.publishing.merged_source import classes_in, merged_source
 
 FUTURE = "from __future__ import annotations\n"
 Write = Callable[..., None]
@@ -145,6 +145,20 @@ def test_a_name_that_is_local_elsewhere_is_not_renamed_by_guess(write: Write) ->
     )
     with pytest.raises(ValueError, match=r"check in line 4 of main\.py cannot be renamed to check_main"):
         merged_source("ours.main", "Main", "")
+
+
+def test_asking_for_a_class_that_another_file_has_too_is_refused(write: Write) -> None:
+    """A part of a pipeline makes objects of its own file's class, so isinstance would be false of them."""
+    write(
+        operator="class Operator: ...\n",
+        part="from .operator import Operator\nclass Part:\n    make = Operator\n",
+        main="from .operator import Operator\nclass Main:\n    def f(self, x): return isinstance(x, (int, Operator))\n",
+    )
+    doubles = classes_in("ours.part", "Part")
+    assert doubles == {("ours.part", "Part"), ("ours.operator", "Operator")}
+    with pytest.raises(ValueError, match=r"Main in ours\.main asks whether objects are of the class Operator"):
+        merged_source("ours.main", "Main", "", doubles=doubles)
+    assert run()["Main"]().f(1)
 
 
 def test_one_name_for_two_imports_is_refused(write: Write) -> None:

@@ -15,12 +15,13 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import dynamic_modules_utils
 from safetensors.torch import load_file
 
+import ssd
 from ssd import SSDPipeline, VDVAEPipeline
 from ssd.commands.errors import UsageError
 from ssd.commands.files import file_sha256
 from ssd.pipelines.saved_files import DIGESTS, INDEX
 from ssd.publishing.saving import load_pipeline, load_unet, load_vdvae_pipeline, save_pipeline
-from ssd.publishing.self_contained import add_code
+from ssd.publishing.self_contained import add_code, code_of
 from ssd.publishing.source_modules import PACKAGES
 
 from ..conftest import ROOT
@@ -69,6 +70,12 @@ def test_a_file_of_code_needs_no_package_of_ours(kind: str, tmp_path: Path) -> N
     checked = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F,E9", "--no-cache", str(tmp_path)]
     result = subprocess.run(checked, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout  # no name is undefined, no import unused
+
+
+@pytest.mark.parametrize("name", [name for name in ssd.__all__ if name.endswith("Pipeline")])
+def test_every_pipeline_of_ours_fits_into_a_file(name: str) -> None:
+    """It compares no class with one of its parts' files, and needs none of them."""
+    compile(code_of(getattr(ssd, name).__module__, name, is_part=False), name, "exec")
 
 
 def test_a_first_pipeline_works_on_after_a_second_was_loaded(tmp_path: Path, modules_cache: Path) -> None:
