@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .pipelines.inpaint import SSDInpaintPipeline
     from .pipelines.super_resolution import SSDSuperResolutionPipeline
     from .process.scale_space import ScaleSpaceProcess
+    from .publishing.push import push_pipeline
     from .scheduling_blurring import BlurringScheduler
     from .scheduling_corrective_noise import CorrectiveNoiseScheduler
     from .scheduling_ssd import SSDScheduler
@@ -26,6 +27,7 @@ __all__ = [
     "SSDSuperResolutionPipeline",
     "ScaleSpaceProcess",
     "VDVAEPipeline",
+    "push_pipeline",
 ]
 __version__ = "0.1.0"
 
@@ -39,11 +41,12 @@ _MODULES = {
     "SSDSuperResolutionPipeline": "pipelines.super_resolution",
     "ScaleSpaceProcess": "process",
     "VDVAEPipeline": "pipeline_vdvae",
+    "push_pipeline": "publishing.push",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import a class when it is first asked for (PEP 562), as diffusers does: `import ssd` takes no time."""
+    """Import a name when it is first asked for (PEP 562), as diffusers does: `import ssd` takes no time."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

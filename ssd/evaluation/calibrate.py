@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..commands.errors import exit_on_usage_error
+from ..commands.errors import UsageError, exit_on_usage_error
 from ..commands.files import write_text
 from ..commands.lock import hold_folder
 from ..commands.parser import CommandParser
 from ..operators.cosine_bands import band_means, cosine_bands
 from ..operators.cosine_filter import cosine_basis
 from ..operators.spectral import SpectralForm
+from ..pipelines.hub import is_hub_id
 from ..pipelines.staging import complete_pipeline
 from ..process.log_snr import half_log_snr
 from ..process.residuals import AtChange, ResidualTable
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser = CommandParser(prog="python -m ssd.evaluation.calibrate", description=__doc__)
         parser.add_class_arguments(GivenImages)
         config = GivenImages(**parser.parse_args(arguments).as_dict())
+        if is_hub_id(config.model):
+            raise UsageError(f"--model {config.model} is on the Hub; the table is written into a folder: give one.")
         pipeline = load_pipeline(config.model, config.device)
         denoiser = Denoiser(pipeline)
         images = config.open(pipeline)

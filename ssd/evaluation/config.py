@@ -10,6 +10,7 @@ from typing import Literal
 
 from ..commands.errors import UsageError
 from ..data.sizes import check_channels, parse_size
+from ..pipelines.hub import is_hub_id
 from ..sampling.many_images import SamplingSettings
 from .features.extractors import Extractor, check_extractor_name, check_sha256, load_extractor
 from .metrics import parse_metrics
@@ -180,6 +181,8 @@ class EvalConfig(FeatureSettings, SamplingSettings):
         super().check_settings()
         if (self.model is None) == (self.images is None):
             raise UsageError("Give one of --model FOLDER and --images FOLDER.")
+        if self.model and not self.out and is_hub_id(self.model):
+            raise UsageError(f"--model {self.model} is on the Hub: say with --out where the report goes.")
         if self.num < 2:
             raise UsageError(f"--num must be at least 2, got {self.num}: a covariance needs two images.")
         if "pr" in self.metric_names and self.num <= 3:

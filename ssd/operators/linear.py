@@ -33,6 +33,9 @@ class LinearOperator(ABC):
 
     in_size: Size
     out_size: Size
+    is_identity = False
+    matrices: AxisMatrices | None = None
+    """R_h and R_w where D x = R_h x R_w^T."""
 
     @abstractmethod
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -53,7 +56,7 @@ class LinearOperator(ABC):
 
     def compose(self, inner: LinearOperator) -> LinearOperator:
         """The operator x -> self(inner(x))."""
-        if isinstance(inner, IdentityOperator):
+        if inner.is_identity:
             return self
         return ComposedOperator(self, inner)
 
@@ -73,6 +76,8 @@ class LinearOperator(ABC):
 
 class IdentityOperator(LinearOperator):
     """D = I on images of `size`: no degradation but noise (DDPM)."""
+
+    is_identity = True
 
     def __init__(self, size: Size) -> None:
         self.in_size = self.out_size = (size[0], size[1])
@@ -105,6 +110,8 @@ class SeparableOperator(LinearOperator):
         R_h (h, H) and R_w (w, W), or (B, 1, ..) for one operator per image; kept in float64.
     """
 
+    matrices: AxisMatrices
+
     def __init__(self, matrix_h: torch.Tensor, matrix_w: torch.Tensor) -> None:
         self.matrices = AxisMatrices(matrix_h, matrix_w)
         self.in_size = (matrix_h.shape[-1], matrix_w.shape[-1])
@@ -119,7 +126,7 @@ class SeparableOperator(LinearOperator):
         return self.matrices.apply_transposed(y)
 
     def compose(self, inner: LinearOperator) -> LinearOperator:
-        if isinstance(inner, SeparableOperator):
+        if inner.matrices is not None:
             outer, first = self.matrices, inner.matrices
             rows = outer.matrix_h @ first.matrix_h
             square = outer.are_the_same and first.are_the_same

@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 
@@ -67,6 +68,8 @@ class SpectralCalculus(ABC):
 
     has_null_space: bool
     """Whether some direction of the input is lost."""
+
+    is_closed_form = False
 
     @abstractmethod
     def largest_singular_value(self) -> float:
@@ -141,6 +144,8 @@ class SpectralForm(SpectralCalculus):
     in_size : (height, width)
     """
 
+    is_closed_form = True
+
     def __init__(self, singular_values: torch.Tensor, u: AxisMatrices, v: AxisMatrices, in_size: Size) -> None:
         largest = singular_values.amax(dim=(-2, -1), keepdim=True)
         self.singular_values = torch.where(singular_values > ZERO * largest, singular_values, 0.0)
@@ -171,6 +176,11 @@ class IdentityForm(SpectralForm):
 
     def covariance(self, f: SpectralFunction) -> IsotropicCovariance:
         return IsotropicCovariance(f(self._one), self.in_size)
+
+
+def has_closed_form(spectral: SpectralCalculus) -> TypeGuard[SpectralForm]:
+    """Whether it is a `SpectralForm`, of whichever file (`ssd.publishing.self_contained`)."""
+    return spectral.is_closed_form
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from flexi_unet.modeling_flexi_unet import FlexiUNet2DModel
-from flexi_unet.modeling_resized_unet import ResizedUNet2DModel
-
 from ..schedulers.base import ProcessScheduler
 from ..scheduling_ssd import SSDScheduler
 
 
 def check_components(unet: Any, scheduler: Any) -> None:
     """Raise an error with the way out unless the scheduler is ours and fits the network.
+
+    They are known by what they can do: in a self-contained folder (`ssd.publishing.self_contained`) every class has a
+    file of its own, and no file has the classes of another.
 
     Raises
     ------
@@ -21,7 +21,7 @@ def check_components(unet: Any, scheduler: Any) -> None:
     ValueError
         When the two do not fit.
     """
-    if not isinstance(scheduler, ProcessScheduler):
+    if not hasattr(scheduler, "prediction_size"):
         raise TypeError(
             f"SSDPipeline needs an SSDScheduler, got {type(scheduler).__name__}, which never resizes: keep the "
             "pipeline's own scheduler, and call the pipeline with eta=0 for DDIM's steps or eta=1 for DDPM's."
@@ -32,7 +32,7 @@ def check_components(unet: Any, scheduler: Any) -> None:
             "SSDPipeline needs one that predicts images, and nothing else."
         )
     sizes, name = scheduler.resolutions, type(unet).__name__
-    if len(sizes) > 1 and not isinstance(unet, (FlexiUNet2DModel, ResizedUNet2DModel)):
+    if len(sizes) > 1 and not hasattr(unet, "working_sizes"):
         raise ValueError(
             f"A {name} cannot enlarge an image, and this scheduler has {len(sizes)} levels: use a FlexiUNet2DModel, a "
             "ResizedUNet2DModel, or SSDScheduler(num_levels=1)."
@@ -48,7 +48,7 @@ def check_components(unet: Any, scheduler: Any) -> None:
 
 def check_scale_space(scheduler: ProcessScheduler, pipeline: str) -> SSDScheduler:
     """The scheduler, if it is an `SSDScheduler`, whose states are known at every size; else a TypeError."""
-    if not isinstance(scheduler, SSDScheduler):
+    if not hasattr(scheduler, "switch_bands"):
         raise TypeError(
             f"{pipeline} needs an SSDScheduler, whose states of a given picture are known in closed form, got "
             f"{type(scheduler).__name__}: use a model of that process."

@@ -78,7 +78,7 @@ class KnownPixels:
     def covered(self, s: int) -> torch.Tensor:
         """Which pixels of x_s depend on known pixels alone, by their weights' absolute values: (B, 1, h, w), bool."""
         operator, known = self.process.operator(-1, s), self.known.float()
-        if not isinstance(operator, SeparableOperator):  # the identity
+        if operator.matrices is None:  # the identity
             return known == 1
         rows, columns = operator.matrices.matrix_h.abs(), operator.matrices.matrix_w.abs()
         weights = SeparableOperator(rows / rows.sum(dim=1, keepdim=True), columns / columns.sum(dim=1, keepdim=True))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from ..operators.placing import like
-from ..operators.spectral import Covariance, IdentityForm, IsotropicCovariance, SpectralCovariance, SpectralForm
+from ..operators.spectral import Covariance, IsotropicCovariance, SpectralCovariance, has_closed_form
 from .posterior import GaussianPosterior
 from .scale_space import ScaleSpaceProcess
 
@@ -32,7 +32,7 @@ def transition(process: ScaleSpaceProcess, x_s: torch.Tensor, s: int, t: int) ->
     """
     operator = process.operator(s, t)
     spectral = operator.spectral
-    if not isinstance(spectral, SpectralForm):
+    if not has_closed_form(spectral):
         raise ValueError(f"{operator!r} has no decomposition, so that the covariance of its transition is not known.")
     c, sigma_s, sigma_t = process.signal(t) / process.signal(s), process.sigma(s), process.sigma(t)
 
@@ -41,7 +41,7 @@ def transition(process: ScaleSpaceProcess, x_s: torch.Tensor, s: int, t: int) ->
 
     one = torch.ones((), dtype=torch.float64)
     covariance: Covariance
-    if isinstance(spectral, IdentityForm):
+    if operator.is_identity:
         covariance = IsotropicCovariance(variance(one), operator.out_size)
     else:
         covariance = SpectralCovariance(

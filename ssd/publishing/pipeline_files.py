@@ -11,7 +11,6 @@ Every function raises a ValueError that names the file and what is wrong with it
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
 from vdvae import VDVAEModel
 
-from ..commands.files import file_sha256
+from ..pipelines.saved_files import INDEX, by_our_modules, check_digests, read_object, weight_files
 from ..schedulers.base import ProcessScheduler
 from ..scheduling_blurring import BlurringScheduler
 from ..scheduling_corrective_noise import CorrectiveNoiseScheduler
@@ -56,12 +55,6 @@ SAME_PARTS = {
 }
 """Pipelines that are made of the same parts, so that a folder of any of them is one of the first."""
 
-NETWORK_PARTS = ("unet", "vdvae")
-"""The parts that have weights."""
-
-INDEX = "model_index.json"
-DIGESTS = "pipeline.json"
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 MOST_APPLIED = 10_000
 _REPEATED = re.compile(r"x(\d+)(?:r(\d+))?")
 DTYPES = ("F64", "F32", "F16", "BF16")
@@ -90,7 +83,7 @@ ADDED_LATER: dict[type, frozenset[str]] = {
 
 def read_classes(folder: Path, pipeline: str = "SSDPipeline") -> dict[str, type]:
     """The classes that model_index.json names, of this pipeline or of one of the same parts: part -> class."""
-    index = read_object(folder, INDEX)
+    index = by_our_modules(read_object(folder, INDEX))
     if index.get("_class_name") not in SAME_PARTS[pipeline]:
         raise ValueError(f"{INDEX} names the class {index.get('_class_name')!r} instead of {pipeline!r}.")
     parts = CLASSES[pipeline]
@@ -124,20 +117,7 @@ def check_network(folder: Path, network: type[ModelMixin], part: str = "unet") -
     settings = read_settings(folder, f"{part}/config.json", network)
     tensors = read_shapes(folder, part)
     _compare(_shapes_of(network, settings, len(tensors), part), tensors, part)
-    _check_digests(folder)
-
-
-def read_object(folder: Path, name: str) -> dict[str, Any]:
-    """The object in a JSON file."""
-    try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{name} cannot be read ({error.strerror or error}).") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is damaged: it is not JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{name} is damaged: it holds a {type(content).__name__} instead of settings by name.")
-    return content
+    check_digests(folder)
 
 
 def read_settings(folder: Path, name: str, described: type) -> dict[str, Any]:
@@ -199,20 +179,6 @@ def read_shapes(folder: Path, part: str = "unet") -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def weight_files(folder: Path, part: str = "unet") -> list[str]:
-    """Names of a network's safetensors files: one, or those that an index lists."""
-    if (folder / part / WEIGHTS).is_file():
-        return [f"{part}/{WEIGHTS}"]
-    if (folder / part / f"{WEIGHTS}.index.json").is_file():
-        files = read_object(folder, f"{part}/{WEIGHTS}.index.json").get("weight_map")
-        if not isinstance(files, dict) or not all(isinstance(f, str) and Path(f).name == f for f in files.values()):
-            raise ValueError(f"{part}/{WEIGHTS}.index.json is damaged: its weight_map does not name files.")
-        return [f"{part}/{file}" for file in sorted(set(files.values()))]
-    pickles = sorted(path.name for path in (folder / part).glob("*.bin"))
-    hint = f" {pickles[0]} is a pickle, which could run code and is never loaded." if pickles else ""
-    raise ValueError(f"{part}/{WEIGHTS} is missing.{hint}")
-
-
 def _shapes_of(
     network: type[ModelMixin], settings: Mapping[str, Any], num_tensors: int, part: str
 ) -> dict[str, tuple[int, ...]]:
@@ -255,21 +221,3 @@ def _compare(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[
                 f"The weights do not fit {part}/config.json: {name} is {found[name]} in the file and {shape} by the "
                 "configuration."
             )
-
-
-def digests_of(folder: Path) -> dict[str, str]:
-    """What pipeline.json holds: name of a file of weights -> its SHA-256."""
-    parts = [part for part in NETWORK_PARTS if (folder / part).is_dir()]
-    return {name: file_sha256(folder / name) for part in parts for name in weight_files(folder, part)}
-
-
-def _check_digests(folder: Path) -> None:
-    """Compare the weights with the digests that were written with them; older pipelines have none."""
-    if not (folder / DIGESTS).is_file():
-        return
-    expected = read_object(folder, DIGESTS).get("sha256")
-    if expected != digests_of(folder):
-        raise ValueError(
-            f"The files of weights are not those that {DIGESTS} was written with: they were damaged, or replaced. If "
-            f"you replaced them, delete {DIGESTS}."
-        )

@@ -19,17 +19,10 @@ from ..commands.errors import UsageError, is_disk_full
 from ..commands.files import PART, flush_to_disk, whole_file, whole_folder, write_json, write_text
 from ..pipeline_ssd import SSDPipeline
 from ..pipeline_vdvae import VDVAEPipeline
+from ..pipelines.hub import model_folder
+from ..pipelines.saved_files import DIGESTS, INDEX, NETWORK_PARTS, by_our_modules, digests_of
 from ..pipelines.staging import STAGED, complete_pipeline
-from .pipeline_files import (
-    DIGESTS,
-    INDEX,
-    NETWORK_PARTS,
-    build_scheduler,
-    check_network,
-    digests_of,
-    read_classes,
-    read_object,
-)
+from .pipeline_files import build_scheduler, check_network, read_classes, read_object
 
 PIPELINE_PARTS = (*NETWORK_PARTS, "scheduler", INDEX, DIGESTS, STAGED)
 """Everything in a folder that belongs to a saved pipeline."""
@@ -107,7 +100,7 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "float32")
     Parameters
     ----------
     model : str
-        A folder that `save_pipeline` wrote.
+        A folder that `save_pipeline` wrote, or the name of a model on the Hub, user/name.
     device : str, optional
         Default: the accelerator if there is one, else the CPU.
     dtype : str
@@ -138,15 +131,29 @@ def load_vdvae_pipeline(model: str, device: str | None = None) -> VDVAEPipeline:
 
 def load_any_pipeline(model: str, device: str | None = None) -> SSDPipeline | VDVAEPipeline:
     """Load a saved pipeline of either kind, by the class that its index names; else as `load_pipeline`."""
-    index = complete_pipeline(Path(model)) / INDEX
-    if index.is_file() and read_object(index.parent, INDEX).get("_class_name") == VDVAEPipeline.__name__:
-        return load_vdvae_pipeline(model, device)
-    return load_pipeline(model, device)
+    folder = folder_of(model)
+    index = by_our_modules(read_object(folder, INDEX)) if (folder / INDEX).is_file() else {}
+    is_vdvae = index.get("_class_name") == VDVAEPipeline.__name__
+    return load_vdvae_pipeline(model, device) if is_vdvae else load_pipeline(model, device)
+
+
+def folder_of(model: str | Path, flag: str = "--model") -> Path:
+    """Where the files of a model lie: a folder, or what was downloaded of user/name on the Hub.
+
+    Raises
+    ------
+    UsageError
+        When the Hub has no such model, or it cannot be reached.
+    """
+    try:
+        return complete_pipeline(model_folder(model))
+    except ValueError as error:
+        raise UsageError(f"{flag} {error}") from error
 
 
 def _load(model: str, build: Callable[[Path], AnyPipeline], what: str, device: str | None) -> AnyPipeline:
     """The pipeline in a folder on its device, with one line about anything that is wrong."""
-    folder = complete_pipeline(Path(model))
+    folder = folder_of(model)
     if not (folder / INDEX).is_file():
         raise UsageError(
             f"--model {model} is not a pipeline: give a folder with {INDEX}, such as a finished run's --out."
@@ -184,7 +191,7 @@ def load_vdvae_network(model: str, device: str | None = None) -> VDVAEModel:
     UsageError
         For anything else, for damaged files, or a device that cannot be used.
     """
-    whole = complete_pipeline(Path(model))
+    whole = folder_of(model)
     part = next((name for name in ("vdvae", ".") if (whole / name / "config.json").is_file()), None)
     if part is None:
         raise UsageError(f"--model {model} is not a VDVAE: give a folder with config.json, or with vdvae/config.json.")
@@ -219,7 +226,7 @@ def load_vdvae(model: str | Path, flag: str = "--init_from") -> ModelMixin:
 
 
 def _load_alone(model: str | Path, flag: str, pipeline: str, part: str) -> ModelMixin:
-    folder = complete_pipeline(Path(model))
+    folder = folder_of(model, flag)
     if not (folder / part).is_dir():
         raise UsageError(f"{flag} {model} is not a pipeline: give a folder with {INDEX} and {part}/.")
     try:

@@ -16,7 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from ssd.publishing.pipeline_files import WEIGHTS
+from ssd.pipelines.saved_files import WEIGHTS
 from ssd.training.log import read_log
 
 from ..conftest import ROOT, TINY, Outcome, run_script
