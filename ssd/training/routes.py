@@ -35,6 +35,8 @@ class BatchRoute:
         The level of x_t, 0 the finest.
     output_size : (height, width)
         The size of the target.
+    target_level : int
+        The level of the target: the finest one that the batch touches.
     change : int or None
         The timestep, if it is a level change; None if every image draws its own within the level.
     weight : float
@@ -44,6 +46,7 @@ class BatchRoute:
     process: DiffusionProcess
     level: int
     output_size: Size
+    target_level: int
     change: int | None
     weight: float
 
@@ -97,6 +100,7 @@ class BatchRoutes:
             process=process,
             level=process.level(t),
             output_size=process.prediction_size(t, t - 1),
+            target_level=process.resolution.level_of_size(process.prediction_size(t, t - 1)),
             change=t if is_change else None,
             weight=self._weights[is_change],
         )
