@@ -41,6 +41,7 @@ from ssd.training.engine import (
     make_accelerator,
     whole,
 )
+from ssd.training.forecast_text import forecast_text
 from ssd.training.guard import StepGuard
 from ssd.training.images import Position
 from ssd.training.interruption import StopRequest
@@ -66,6 +67,8 @@ def main() -> None:
         print(setup.summary)
         for note in setup.notes:
             print(printable(f"note: {note}"))
+        if config.dry_run:
+            print("\n".join(forecast_text(setup, accelerator)))
     if not config.dry_run:
         with guarded(setup, accelerator) as takeover:
             if takeover is not None:
