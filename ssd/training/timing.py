@@ -120,7 +120,7 @@ def time_doubling(step: Callable[[int], float], first: int, most: int, seconds: 
     Examples
     --------
     >>> time_doubling(lambda n: n / 8, first=1, most=100, seconds=2.0)
-    (4, 0.5, 1.375)
+    (8, 1.0, 1.875)
     >>> time_doubling(lambda n: n / 8, first=1, most=3, seconds=9.0)
     (3, 0.375, 1.125)
     """
