@@ -25,6 +25,7 @@ SETTINGS = {
     "batch_sizes": ("--res 16 --base 32 --largest 1 --repeats 1", "| pixels | batch 1 | batch 4 | batch 16 |"),
     "scaling": ("--base 32 --steps 6 --pixels 1024", "| 256 | 6 |"),
     "imports": ("", "| import ssd | import diffusers; import torch |"),
+    "small_images": ("--num 8 --num_test 4 --max_steps 1 --levels 2 --block_out_channels [32,32]", "| levels | "),
     "frechet": ("--features 64", "| Frechet distance at 64 features"),
 }
 """Flags, and a part of what is printed. `loader`, `flops` and `learning` have tests of their own."""

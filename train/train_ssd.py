@@ -40,10 +40,12 @@ from ssd.training.engine import (
     make_accelerator,
     whole,
 )
+from ssd.training.forecast_text import forecast_text
 from ssd.training.guard import StepGuard
 from ssd.training.held_out import COLUMNS, measure_held_out
 from ssd.training.images import Position
 from ssd.training.interruption import StopRequest
+from ssd.training.launcher import with_launcher_settings
 from ssd.training.learning_rate import learning_rate_schedule
 from ssd.training.log import CsvTracker, TrainingLog
 from ssd.training.release import ssd_release
@@ -59,13 +61,15 @@ def main() -> None:
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     # Everything that can be wrong with the user's input is checked here, before anything is written.
     with exit_on_usage_error(ValueError, OSError):
-        config = parse_train_config(description=__doc__)
+        config, from_launcher = with_launcher_settings(parse_train_config(description=__doc__))
         accelerator = make_accelerator(config)
         setup = set_up(config, accelerator)
     if accelerator.is_main_process:
         print(setup.summary)
-        for note in setup.notes:
+        for note in from_launcher + setup.notes:
             print(printable(f"note: {note}"))
+        if config.dry_run:
+            print("\n".join(forecast_text(setup, accelerator)))
     if not config.dry_run:
         with guarded(setup, accelerator) as takeover:
             if takeover is not None:

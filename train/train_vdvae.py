@@ -31,6 +31,7 @@ from ssd.training.engine import make_accelerator
 from ssd.training.guard import StepGuard
 from ssd.training.images import Position
 from ssd.training.interruption import StopRequest
+from ssd.training.launcher import with_launcher_settings
 from ssd.training.learning_rate import learning_rate_schedule
 from ssd.training.log import CsvTracker
 from ssd.training.run_config import filled
@@ -51,12 +52,12 @@ def main() -> None:
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     # Everything that can be wrong with the user's input is checked here, before anything is written.
     with exit_on_usage_error(ValueError, OSError):
-        config = parse_vdvae_config(description=__doc__)
+        config, from_launcher = with_launcher_settings(parse_vdvae_config(description=__doc__))
         accelerator = make_accelerator(config)
         setup = set_up_vdvae(config, accelerator)
     if accelerator.is_main_process:
         print(setup.summary)
-        for note in setup.notes:
+        for note in from_launcher + setup.notes:
             print(printable(f"note: {note}"))
     if not config.dry_run:
         with guarded(setup, accelerator) as takeover:

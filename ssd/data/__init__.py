@@ -4,6 +4,7 @@
 - `dataset`: what all data sets share, and those with a length; `stream`: those without.
 - `labels`: the classes, numbered without gaps, and their names.
 - `sizes`: sizes and channels as users give them; `transforms`: the crop presets; `files`: many picture files.
+- `held_out`: a part of the images; `mixed_sizes`: pictures that are smaller than asked for.
 - `reading`: one picture, and the errors that name it; `decoding`: what a viewer of it sees; `conversions`: counts of
   what that changed.
 - `readers`: a file per kind of data.

@@ -1,4 +1,4 @@
-"""What decoding changes in a picture as it is stored, counted by all processes that decode."""
+"""What reading changes in a picture as it is stored, counted by all processes that read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch.utils.data import get_worker_info
 
 
 class Conversion(IntFlag):
-    """What `ssd.data.decoding.decode` changed in a picture that is not plain, or lost of it."""
+    """What `ssd.data.decoding.decode` changed in a picture that is not plain, or lost of it; and if it was enlarged."""
 
     TURNED = 1
     COMPOSITED = 2
     SCALED = 4
     GREYED = 8
+    ENLARGED = 16
 
 
 PHRASES = {
@@ -24,6 +25,7 @@ PHRASES = {
     Conversion.COMPOSITED: "composited over {background}",
     Conversion.SCALED: "scaled to 8 bits from 16 or 32 bits or from floating point",
     Conversion.GREYED: "converted from colour to grey",
+    Conversion.ENLARGED: "smaller than the size asked for, and enlarged",
 }
 READ = 128
 """The flag of a picture that was decoded at all."""
@@ -48,7 +50,7 @@ class PictureFlags:
     >>> flags = PictureFlags(3)
     >>> flags.note(1, Conversion.TURNED)
     >>> flags.counts()
-    {'read': 1, 'turned': 1, 'composited': 0, 'scaled': 0, 'greyed': 0}
+    {'read': 1, 'turned': 1, 'composited': 0, 'scaled': 0, 'greyed': 0, 'enlarged': 0}
     """
 
     def __init__(self, count: int) -> None:
@@ -62,7 +64,7 @@ class PictureFlags:
         self._flags[index] = READ | int(conversions)
 
     def counts(self) -> dict[str, int]:
-        """Numbers of pictures: "read", and of these "turned", "composited", "scaled" and "greyed"."""
+        """Numbers of pictures: "read", and of these "turned", "composited", "scaled", "greyed" and "enlarged"."""
         flags = self._flags.numpy()
         return {"read": int(np.count_nonzero(flags)), **count_flags(flags)}
 

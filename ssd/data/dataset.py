@@ -5,9 +5,10 @@ B images in a batch, C channels, H x W pixels.
 
 from __future__ import annotations
 
+import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,13 +17,14 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ..commands.errors import printable
-from .conversions import PictureFlags, conversion_notes
+from ..commands.errors import UsageError, printable
+from ..operators.sizes import Size
+from .conversions import Conversion, PictureFlags, conversion_notes
 from .decoding import Decoded
 from .labels import Classes
 from .reading import ReadError, UnreadableImage, read_picture, without_advice
 from .request import DataRequest
-from .transforms import pixels_to_tensor
+from .transforms import fills, pixels_to_tensor
 
 logger = logging.getLogger("ssd")
 
@@ -95,7 +97,7 @@ class ImageData(Dataset[Item], ABC):
     def conversion_counts(self) -> dict[str, int]:
         """Numbers of pictures that this process and its workers have read, in all and by kind of conversion.
 
-        The keys are "read", "turned", "composited", "scaled" and "greyed". Empty for data without pictures.
+        The keys are "read", "turned", "composited", "scaled", "greyed" and "enlarged". Empty for data without pictures.
         """
         return {}
 
@@ -111,9 +113,17 @@ class ImageData(Dataset[Item], ABC):
 
 
 class ImageDataset(ImageData):
-    """Images by index; what trains exactly the same after an interruption."""
+    """Images by index; what trains exactly the same after an interruption.
+
+    Attributes
+    ----------
+    levels : np.ndarray or None
+        (count,), where images have the sizes of several levels: the level of each, 0 the size asked for. None where
+        all have that size. See `ssd.data.mixed_sizes`.
+    """
 
     count: int
+    levels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -149,6 +159,7 @@ class PixelDataset(ImageDataset):
         super().__init__(request, split, count, classes)
         self.labels = labels
         self._bad_indices: set[int] = set()
+        self._usable: np.ndarray | None = None
         self.conversions = PictureFlags(count)
         if request.preset.celeba_box is not None:
             self.read(0)  # a box that does not fit these pictures is noticed now
@@ -160,6 +171,37 @@ class PixelDataset(ImageDataset):
     @abstractmethod
     def image_name(self, index: int) -> str:
         """Where an image came from, relative to the data set."""
+
+    def header_sizes(self) -> Iterable[Size | UnreadableImage]:
+        """(height, width) of every picture as a viewer shows it, from its header alone, or why it cannot be read.
+
+        Raises
+        ------
+        UsageError
+            For data whose pictures have no size of their own.
+        """
+        raise UsageError(
+            f"{self.request.spec} does not say how large its pictures are: --small_images levels and skip are for "
+            "folder, celeba, imagenet, npz and hub. Use upscale."
+        )
+
+    def picture_sizes(self) -> np.ndarray:
+        """`header_sizes` as an array (count, 2), 0 x 0 for pictures that are unreadable and to be skipped."""
+        sizes = np.zeros((self.count, 2), dtype=np.int64)
+        for index, found in enumerate(self.header_sizes()):
+            if not isinstance(found, UnreadableImage):
+                sizes[index] = found
+            elif self.request.skip_bad_images:
+                self.note_bad_index(index, str(found))
+            else:
+                raise found
+        return sizes
+
+    def at_size(self, size: Size, usable: np.ndarray) -> PixelDataset:
+        """The same images at another size; of these only the `usable` ones, (count,), bool, replace unreadable ones."""
+        other = copy.copy(self)
+        other.size, other._usable = size, usable
+        return other
 
     @property
     def bad_images(self) -> list[str]:
@@ -183,7 +225,7 @@ class PixelDataset(ImageDataset):
         if not -self.count <= index < self.count:
             raise IndexError(f"index {index} of a data set of {self.count} images")
         for candidate in (position % self.count for position in range(index, index + self.count)):
-            if candidate in self._bad_indices:
+            if candidate in self._bad_indices or not (self._usable is None or self._usable[candidate]):
                 continue
             try:
                 return self.pixels(candidate), candidate
@@ -199,7 +241,8 @@ class PixelDataset(ImageDataset):
 
     def cropped(self, index: int, decoded: Decoded, name: str) -> np.ndarray:
         """Pixels of a decoded picture, cropped and resized, with its conversions noted: for `pixels`."""
-        self.conversions.note(index, decoded.conversions)
+        enlarged = Conversion(0) if fills(decoded.picture.size[::-1], self.size) else Conversion.ENLARGED
+        self.conversions.note(index, decoded.conversions | enlarged)
         return self.request.preset.apply(decoded.picture, self.size, name)
 
     def conversion_counts(self) -> dict[str, int]:

@@ -15,8 +15,10 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..operators.sizes import Size
 from .dataset import PixelDataset
 from .labels import Classes
+from .reading import UnreadableImage, read_size
 from .request import DataRequest
 
 T = TypeVar("T")
@@ -94,6 +96,9 @@ class ImageFiles(PixelDataset):
     def pixels(self, index: int) -> np.ndarray:
         file = self.files[index]
         return self.decoded(index, partial(Image.open, file), str(file))
+
+    def header_sizes(self) -> Iterator[Size | UnreadableImage]:
+        return map_files(self.files, lambda file: read_size(partial(Image.open, file), str(file)), "reading sizes")
 
     def image_name(self, index: int) -> str:
         return self.files.name(index)

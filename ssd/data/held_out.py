@@ -30,6 +30,7 @@ class PartOfData(ImageDataset):
         self.num_classes, self.class_names = whole.num_classes, whole.class_names
         self.opening_notes = whole.opening_notes
         self.counts_own_reads = whole.counts_own_reads
+        self.levels = None if whole.levels is None else whole.levels[self.indices]
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def hold_out(dataset: ImageDataset | ImageStream, num: int) -> tuple[ImageDatase
     """The images to learn from, and `num` others.
 
     The others are the last ones of a permutation that depends on the length of the data alone: they are the same for
-    every run, whatever its seed.
+    every run, whatever its seed. Where images have several sizes, the others have the full one.
 
     Raises
     ------
@@ -70,10 +71,13 @@ def hold_out(dataset: ImageDataset | ImageStream, num: int) -> tuple[ImageDatase
     """
     if isinstance(dataset, ImageStream):
         raise UsageError(f"Images cannot be held out of {dataset.request.spec}, a stream: prepare a copy.")
-    if not 0 < num < len(dataset):
-        raise UsageError(f"Of {len(dataset)} images between 1 and {len(dataset) - 1} can be held out, got {num}.")
-    order = np.random.default_rng(0).permutation(len(dataset)).tolist()
-    rest, held_out = order[:-num], order[-num:]
+    order = np.random.default_rng(0).permutation(len(dataset))
+    if dataset.levels is not None:
+        order = order[np.argsort(dataset.levels[order] == 0, kind="stable")]
+    full = len(dataset) if dataset.levels is None else int((dataset.levels == 0).sum())
+    if not 0 < num < full:
+        raise UsageError(f"Of {full} images between 1 and {full - 1} can be held out, got {num}.")
+    rest, held_out = order[:-num].tolist(), order[-num:].tolist()
     return (
         PartOfData(dataset, rest, f"all but {num} held-out images"),
         PartOfData(dataset, held_out, f"{num} held-out images"),

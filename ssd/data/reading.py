@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from ..commands.errors import UsageError
-from .decoding import PILLOW_ERRORS, Decoded, decode
+from ..operators.sizes import Size
+from .decoding import PILLOW_ERRORS, Decoded, decode, upright_size
 
 
 class ReadError(UsageError):
@@ -34,9 +36,25 @@ def read_picture(open_image: Callable[[], Image.Image], name: str, background: s
     UnreadableImage
         Naming the picture by `name`.
     """
+    with _naming(name), open_image() as image:
+        return decode(image, background, channels)
+
+
+def read_size(open_image: Callable[[], Image.Image], name: str) -> Size | UnreadableImage:
+    """(height, width) of a picture as a viewer of it sees it, from its header; or the error that names it."""
     try:
-        with open_image() as image:
-            return decode(image, background, channels)
+        with _naming(name), open_image() as image:
+            width, height = upright_size(image)
+    except UnreadableImage as error:
+        return error
+    return height, width
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Turn what Pillow raises into an `UnreadableImage`."""
+    try:
+        yield
     except UnidentifiedImageError:
         raise UnreadableImage(f"{name} is not an image: replace or remove it, or use --skip_bad_images.") from None
     except PILLOW_ERRORS as error:

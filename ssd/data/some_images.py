@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+import numpy as np
 import torch
 
 from ..seeding import numpy_generator
@@ -16,10 +17,14 @@ NUM_IMAGES = 2000
 
 
 def some_images(dataset: ImageDataset | ImageStream, num: int, seed: int) -> Iterator[torch.Tensor]:
-    """At most `num` different images (C, H, W), a function of the data and the seed; of a stream the first ones."""
+    """At most `num` different images (C, H, W), a function of the data and the seed; of a stream the first ones.
+
+    Where images have several sizes, they are those of the full size.
+    """
     if isinstance(dataset, ImageStream):
         yield from (torch.as_tensor(item["image"]) for item in islice(dataset, num))
         return
-    chosen = numpy_generator(seed, "switches").permutation(len(dataset))[:num]
+    full = np.arange(len(dataset)) if dataset.levels is None else np.flatnonzero(dataset.levels == 0)
+    chosen = full[numpy_generator(seed, "switches").permutation(len(full))[:num]]
     for index in sorted(chosen.tolist()):
         yield torch.as_tensor(dataset[index]["image"])

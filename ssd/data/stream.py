@@ -12,13 +12,13 @@ from PIL import Image
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..seeding import numpy_generator
-from .conversions import StreamTally
+from .conversions import Conversion, StreamTally
 from .dataset import ImageData, Item
 from .decoding import Decoded
 from .labels import Classes
 from .reading import ReadError, UnreadableImage, read_picture
 from .request import DataRequest
-from .transforms import pixels_to_tensor
+from .transforms import fills, pixels_to_tensor
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,8 @@ class ImageStream(ImageData, IterableDataset[Item]):
             except UnreadableImage as error:
                 self._skip(sample.name, error)
                 continue
-            self._tally.note(conversions)
+            enlarged = Conversion(0) if fills(picture.size[::-1], self.size) else Conversion.ENLARGED
+            self._tally.note(conversions | enlarged)
             pixels = self.request.preset.apply(picture, self.size, sample.name)
             image = pixels_to_tensor(pixels[None].copy())[0]
             yield {"image": image} if sample.label is None else {"image": image, "label": sample.label}

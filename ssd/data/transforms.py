@@ -21,6 +21,17 @@ ALIGNED_CELEBA = (178, 218)
 """Width and height of the pictures in `img_align_celeba`."""
 
 
+def fills(picture: Size, size: Size) -> bool:
+    """Whether a picture need not be enlarged for images of `size`; both are (height, width).
+
+    Examples
+    --------
+    >>> fills((218, 178), (178, 178)), fills((218, 178), (179, 179))
+    (True, False)
+    """
+    return picture[0] >= size[0] and picture[1] >= size[1]
+
+
 def center_crop_resize(image: Image.Image, size: Size) -> Image.Image:
     """The whole picture resized until it just covers `size`, then the central box of that size (the preset `adm`).
 

@@ -143,6 +143,18 @@ class ResolutionSchedule:
         """(height, width) of the state x_t, t in -1..T-1."""
         return self.resolutions[self.level(t)]
 
+    def level_of_size(self, size: Size) -> int:
+        """The level whose states have this size.
+
+        Examples
+        --------
+        >>> ResolutionSchedule.from_switches([(8, 8), (4, 4)], 10, [5]).level_of_size((4, 4))
+        1
+        """
+        if tuple(size) not in self.resolutions:
+            raise ValueError(f"No level has images of {size[0]} x {size[1]}, only of {list(self.resolutions)}.")
+        return self.resolutions.index(tuple(size))
+
     def cost(self, chain: Sequence[int]) -> float:
         """Pixels that a network predicts in a chain, in steps at full resolution.
 

@@ -147,6 +147,17 @@ class ScaleSpaceProcess(DiffusionProcess):
             return self._cached((s, t), lambda: self._blur_and_resize(s, t, fine, coarse))
         return self._blur_and_resize(s, t, fine, coarse)
 
+    def degrade(self, x_0: torch.Tensor, t: Timestep) -> torch.Tensor:
+        """D_t x_0; `x_0` may also be the image of a coarser level, of its size, such as `target` gives it.
+
+        A picture that has no finer details can so enter at its level: D_t x_0 is the same for all images x_0 of full
+        resolution of which it is the image there. Only coarser levels can be reached.
+        """
+        level = self.resolution.level_of_size((x_0.shape[-2], x_0.shape[-1]))
+        start = self.resolution.level_starts[level]
+        degraded = self.operator(start, t).forward(x_0)
+        return degraded if self.level_gain == 1 else self.image_scale(start) * degraded
+
     def image_scale(self, t: Timestep) -> float:
         """level_gain to the power of the level."""
         return self.level_gain ** self.level(t)

@@ -34,7 +34,8 @@ class Batch:
     Attributes
     ----------
     x_0 : torch.Tensor
-        Clean images (B, C, R, R), float32, values in [-1, 1], on the device.
+        Clean images (B, C, R, R), float32, values in [-1, 1], on the device. Where the data have images of several
+        sizes, the images at the size of the target.
     t : torch.Tensor
         Timesteps (B,), int64, on the CPU.
     noise : torch.Tensor
@@ -77,7 +78,7 @@ class Batch:
         return [replace(self, x_0=x_0, t=t, noise=noise, labels=part) for x_0, t, noise, part in tensors]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _RoutedPlan(Plan):
     """A batch before its images are loaded, with the route that they share."""
 
@@ -126,7 +127,7 @@ class TrainingBatches(Iterator[Batch]):
         self._config, self._no_class, self._device = config, no_class, torch.device(device)
         self._noise_generator = torch.Generator(self._device)
         plans = endless_plans(config, self.routes, start, rank, world_size)
-        self._images = OrderedImages(config, dataset, plans, start, rank, world_size, self._device)
+        self._images = OrderedImages(config, dataset, plans, start, rank, world_size, self._device, at_target_size)
 
     def __next__(self) -> Batch:
         loaded = next(self._images)
@@ -164,4 +165,19 @@ def endless_plans(
         size = max(1, round(own * config.level_batch_scale**route.level))
         first = position.images + rank * size
         position = Position(position.batches + 1, position.images + world_size * size)
-        yield _RoutedPlan(range(first, first + size), position, route)
+        yield _RoutedPlan(range(first, first + size), position, route.target_level, route=route)
+
+
+def at_target_size(plan: _RoutedPlan, images: list[torch.Tensor]) -> torch.Tensor:
+    """Images (C, h, w) of several levels, none coarser than the target, at the target's size: (B, C, H, W).
+
+    Each is downsampled by the process from the level that it fills, a picture of the target's size not at all.
+    """
+    process, level = plan.route.process, plan.route.target_level
+    of_size: dict[torch.Size, list[int]] = {}
+    for number, image in enumerate(images):
+        of_size.setdefault(image.shape, []).append(number)
+    inside = process.resolution.level_starts[level] + 1  # a timestep whose target is of this level
+    parts = [process.target(torch.stack([images[i] for i in numbers]), inside) for numbers in of_size.values()]
+    places = torch.tensor([number for numbers in of_size.values() for number in numbers])
+    return torch.cat(parts)[to_device(places.argsort(), images[0].device)]

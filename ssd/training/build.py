@@ -9,12 +9,16 @@ from typing import Any
 from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
 
 from ..commands.errors import UsageError
+from ..data.sizes import parse_size
+from ..operators.sizes import Size
+from ..process.resolution import pyramid
 from ..schedulers.base import ProcessScheduler
 from ..scheduling_blurring import BlurringScheduler
 from ..scheduling_corrective_noise import CorrectiveNoiseScheduler
 from ..scheduling_ssd import SSDScheduler
 from .config import TrainConfig, explicit_resolutions
 from .networks import resized_unet_of
+from .run_config import filled
 
 BASE_CHANNELS = 128
 CHANNEL_MULTIPLIERS: dict[int, tuple[float, ...]] = {
@@ -39,6 +43,12 @@ def stage_widths(config: TrainConfig) -> tuple[int, ...]:
             "--block_out_channels, for example '[64, 128, 128]'."
         )
     return tuple(int(BASE_CHANNELS * multiplier) for multiplier in CHANNEL_MULTIPLIERS[max(known)])
+
+
+def level_sizes(config: TrainConfig) -> list[Size]:
+    """(height, width) of the levels, fine to coarse."""
+    sizes = explicit_resolutions(config)
+    return pyramid(config.size, filled(config.levels)) if sizes is None else [parse_size(size) for size in sizes]
 
 
 def build_scheduler(config: TrainConfig) -> ProcessScheduler:

@@ -92,6 +92,9 @@ class SSDSettings(DataSettings):
         Probability that a batch is a level change. Default: as t is uniform, the number of changes / 1000.
     importance_weights : bool
         With transition_probability: weight the loss so that its expectation stays the same.
+    small_images : str
+        Pictures that are smaller than --res: upscale enlarges them, levels trains with them the levels that they fill,
+        skip leaves them out.
     class_conditional : bool
         Give the network the labels of the data.
     num_classes : int, optional
@@ -139,6 +142,7 @@ class SSDSettings(DataSettings):
     clipped_loss: bool = False
     transition_probability: float | None = None
     importance_weights: bool = True
+    small_images: Literal["upscale", "levels", "skip"] = "upscale"
     class_conditional: bool = False
     num_classes: int | None = at_least(1, None)
     label_column: str | None = None

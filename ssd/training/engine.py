@@ -18,9 +18,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import (
     DistributedType,
     FullyShardedDataParallelPlugin,
+    GradientAccumulationPlugin,
     gather_object,
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -39,12 +41,16 @@ LOST_CONNECTION = ("gloo/transport", "Connection closed by peer", "Connection re
 
 def make_accelerator(config: RunConfig) -> Accelerator:
     """Processes, precision, gradient accumulation and trackers, as `config` and the launcher say."""
+    check_tracker(config.report_to)
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     precision = config.mixed_precision if config.mixed_precision != "auto" else ("bf16" if bf16 else "no")
     accelerator = Accelerator(
         mixed_precision=precision,
         log_with=None if config.report_to == "none" else config.report_to,
         project_dir=config.out,
+        # These two have become settings of the run (`launcher`): accelerate must not heed them a second time.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        dynamo_backend="no",
         kwargs_handlers=[
             DistributedDataParallelKwargs(find_unused_parameters=config.has_routes, gradient_as_bucket_view=True)
         ],
@@ -62,6 +68,17 @@ def make_accelerator(config: RunConfig) -> Accelerator:
         torch.set_num_threads(config.cpu_threads or max(1, cores))
     torch.set_float32_matmul_precision("high")  # TF32 where there is
     return accelerator
+
+
+def check_tracker(name: str) -> None:
+    """Raise a `UsageError` for a tracker that accelerate does not know, or whose package is missing."""
+    known, available = list(LOGGER_TYPE_TO_CLASS), [str(tracker) for tracker in get_available_trackers()]
+    if name in ("none", *available):
+        return
+    others = f"one of {', '.join([*available, 'none'])}, for which all is there"
+    if name not in known:
+        raise UsageError(f"--report_to {name} is unknown: use {others}, or another one of {', '.join(known)}.")
+    raise UsageError(f"--report_to {name} needs its package: pip install {name}. Or use {others}.")
 
 
 def _check_engine(accelerator: Accelerator, config: RunConfig) -> None:

@@ -35,6 +35,8 @@ class BatchRoute:
         The level of x_t, 0 the finest.
     output_size : (height, width)
         The size of the target.
+    target_level : int
+        The level of the target: the finest one that the batch touches.
     change : int or None
         The timestep, if it is a level change; None if every image draws its own within the level.
     weight : float
@@ -44,8 +46,49 @@ class BatchRoute:
     process: DiffusionProcess
     level: int
     output_size: Size
+    target_level: int
     change: int | None
     weight: float
+
+
+@dataclass(frozen=True)
+class RouteShare:
+    """How often a route is drawn.
+
+    Attributes
+    ----------
+    size, output_size : (height, width)
+        Of x_t and of the target.
+    level : int
+        The level of x_t.
+    t : int
+        One of its timesteps.
+    share : float
+        Of the batches.
+    """
+
+    size: Size
+    output_size: Size
+    level: int
+    t: int
+    share: float
+
+    def __str__(self) -> str:
+        growth = "" if self.size == self.output_size else f" -> {self.output_size[0]} x {self.output_size[1]}"
+        return f"{self.size[0]} x {self.size[1]}{growth}"
+
+
+def route_shares(process: DiffusionProcess, transition_probability: float | None = None) -> list[RouteShare]:
+    """All routes as `BatchRoutes` draws them, finest first; moving switches count as if they stood still."""
+    changes, steps = process.required_timesteps, process.num_timesteps
+    share = len(changes) / steps if transition_probability is None else transition_probability * bool(changes)
+    found: dict[tuple[Size, Size], RouteShare] = {}
+    for t in range(steps):
+        route = process.size(t), process.prediction_size(t, t - 1)
+        probability = share / len(changes) if t in changes else (1 - share) / (steps - len(changes))
+        so_far = found[route].share if route in found else 0.0
+        found[route] = RouteShare(*route, process.level(t), t, so_far + probability)
+    return list(found.values())
 
 
 class BatchRoutes:
@@ -97,6 +140,7 @@ class BatchRoutes:
             process=process,
             level=process.level(t),
             output_size=process.prediction_size(t, t - 1),
+            target_level=process.resolution.level_of_size(process.prediction_size(t, t - 1)),
             change=t if is_change else None,
             weight=self._weights[is_change],
         )

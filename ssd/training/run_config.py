@@ -103,8 +103,8 @@ class RunConfig(DataSettings):
     init_from : str, optional
         A pipeline folder whose weights the network starts from.
     mixed_precision : str
-        The autocast of the network. auto is bf16 on GPUs that have it, else no. This setting counts, not the
-        launcher's.
+        The autocast of the network. auto is the launcher's (accelerate config) if it has one, else bf16 on GPUs that
+        have it, else no.
     gradient_checkpointing : bool
         Recompute activations in the backward pass, for less memory and more time.
     compile : bool

@@ -20,6 +20,7 @@ from .checkpoints import check_fits
 from .config import TrainConfig
 from .measured import settle_measured, to_measure
 from .run_folder import check_out_folder, check_same_data
+from .small_images import own_sizes
 from .starting import RunSetup, agreed, copy_weights, open_images
 from .summary import summarize
 
@@ -103,7 +104,7 @@ def open_training_data(config: TrainConfig) -> ImageDataset | ImageStream:
             f"--level_batch_scale {config.level_batch_scale} needs data with random access, and {config.data} is a "
             "stream: use 1, or prepare a copy with python -m ssd.data.prepare."
         )
-    return dataset
+    return dataset if config.small_images == "upscale" else own_sizes(config, dataset)
 
 
 def unused_settings(config: TrainConfig) -> list[str]:

@@ -12,6 +12,7 @@ from flexi_unet.flops import count_gflops
 
 from ..schedulers.base import ProcessScheduler
 from .config import TrainConfig
+from .routes import route_shares
 from .run_config import RunConfig
 from .run_folder import WRITTEN
 
@@ -72,15 +73,11 @@ def training_gflops(config: TrainConfig, unet: Any, scheduler: ProcessScheduler)
     Level changes are as frequent as --transition_probability says, and coarser levels have --level_batch_scale times
     more images. Moving switches count as if they stood still. The way back costs about twice as much again.
     """
-    process = scheduler.process
-    changes, steps = process.required_timesteps, process.num_timesteps
-    share = len(changes) / steps if config.transition_probability is None else config.transition_probability
     images = gflops = 0.0
-    for t in range(steps):
-        probability = share / len(changes) if t in changes else (1 - share * bool(changes)) / (steps - len(changes))
-        number = probability * config.level_batch_scale ** process.level(t)
+    for route in route_shares(scheduler.process, config.transition_probability):
+        number = route.share * config.level_batch_scale**route.level
         images += number
-        gflops += number * count_gflops(unet, process.size(t), process.prediction_size(t, t - 1))
+        gflops += number * count_gflops(unet, route.size, route.output_size)
     return gflops / images
 
 

@@ -16,6 +16,8 @@ PROCESS = ScaleSpaceProcess(NoiseSchedule.from_betas(make_betas()), SCHEDULE)
 class Numbered(Dataset):
     """Ten images, each full of its own index, brighter on the right."""
 
+    levels = None
+
     def __len__(self) -> int:
         return 10
 

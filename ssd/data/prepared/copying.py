@@ -216,6 +216,8 @@ def _finish(job: CopyJob, settings: CopySettings) -> Manifest:
     conversions = count_flags(job.journal["conversions"])
     if settings.channels == 3:
         del conversions[name_of(Conversion.GREYED)]  # which cannot have happened
+    if not conversions[name_of(Conversion.ENLARGED)]:
+        del conversions[name_of(Conversion.ENLARGED)]  # as in copies that were made before it was counted
     replaced = np.flatnonzero(sources != np.arange(len(sources)))
     manifest = Manifest(
         **asdict(settings),

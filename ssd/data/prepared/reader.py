@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -64,6 +64,12 @@ class PreparedImages(PixelDataset):
 
     def pixels(self, index: int) -> np.ndarray:
         return self.store.read(index)
+
+    def header_sizes(self) -> NoReturn:
+        raise UsageError(
+            f"{self.request.spec} is a prepared copy, whose smaller pictures were enlarged when it was made: use "
+            "--small_images upscale, or train with the original pictures."
+        )
 
     def image_name(self, index: int) -> str:
         return self.store.name(index)

@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 
 from ...commands.errors import UsageError
+from ...operators.sizes import Size
 from ..dataset import PixelDataset
 from ..files import Listing, extension_of
-from ..reading import ReadError
+from ..reading import ReadError, UnreadableImage, read_size
 from ..request import DataRequest
 from ..stream import ImageStream, Sample
 from .hub_columns import find_columns, first_missing, missing_label, read_labels, stream_classes
@@ -42,6 +43,11 @@ class HubImages(PixelDataset):
     def pixels(self, index: int) -> np.ndarray:
         name = f"{self.image_name(index)} of {self.request.spec}"
         return self.decoded(index, partial(open_stored, self.rows[index][self.columns.image]), name)
+
+    def header_sizes(self) -> Iterator[Size | UnreadableImage]:
+        for index, row in enumerate(self.rows.select_columns(self.columns.image)):
+            name = f"{self.image_name(index)} of {self.request.spec}"
+            yield read_size(partial(open_stored, row[self.columns.image]), name)
 
     def image_name(self, index: int) -> str:
         return f"{self.split}[{index}]"

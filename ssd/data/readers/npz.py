@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ...commands.errors import UsageError
+from ...operators.sizes import Size
 from ..dataset import PixelDataset
 from ..decoding import with_channels
 from ..labels import number_labels
@@ -39,6 +41,9 @@ class NpzImages(PixelDataset):
         stored = self.images[index]
         picture = Image.fromarray(stored[..., 0] if stored.shape[-1] == 1 else stored)
         return self.cropped(index, with_channels(picture, self.request.channels), self.image_name(index))
+
+    def header_sizes(self) -> Iterable[Size]:
+        return [(self.images.shape[1], self.images.shape[2])] * self.count
 
     def image_name(self, index: int) -> str:
         return f"{Path(self.request.path).name}[{index}]"
