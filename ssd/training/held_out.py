@@ -80,11 +80,12 @@ def held_out_loss(
 
 def every_route(process: DiffusionProcess) -> list[tuple[BatchRoute, float]]:
     """All routes of training batches, with how often they occur where t is uniform."""
-    sizes, changes = process.resolution.resolutions, process.required_timesteps
-    within = [BatchRoute(process, level, size, None, 1.0) for level, size in enumerate(sizes)]
-    across = [BatchRoute(process, process.level(t), process.prediction_size(t, t - 1), t, 1.0) for t in changes]
-    counts = [len(process.shared_timesteps(route.level)) for route in within] + [1] * len(across)
-    return [(route, count / process.num_timesteps) for route, count in zip(within + across, counts) if count]
+    changes, routes = process.required_timesteps, BatchRoutes(process, 0)
+    within = {level: process.shared_timesteps(level) for level in range(len(process.resolution.resolutions))}
+    timesteps = [of_level[0] for of_level in within.values() if of_level]
+    counts = [len(of_level) for of_level in within.values() if of_level]
+    found = [routes.at(t) for t in [*timesteps, *changes]]
+    return [(route, count / process.num_timesteps) for route, count in zip(found, counts + [1] * len(changes))]
 
 
 def _losses(

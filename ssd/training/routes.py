@@ -136,11 +136,17 @@ class BatchRoutes:
         generator = numpy_generator(self.seed, "route", batch)
         is_change = bool(generator.random() < self._probability)
         t = int(generator.choice(changes if is_change else np.delete(np.arange(process.num_timesteps), changes)))
+        return self.at(t, process)
+
+    def at(self, t: int, process: DiffusionProcess | None = None) -> BatchRoute:
+        """The route of a timestep; `process` has the switches of a batch where they move."""
+        process = process or self.process
+        is_change, size = t in process.required_timesteps, process.prediction_size(t, t - 1)
         return BatchRoute(
             process=process,
             level=process.level(t),
-            output_size=process.prediction_size(t, t - 1),
-            target_level=process.resolution.level_of_size(process.prediction_size(t, t - 1)),
+            output_size=size,
+            target_level=process.resolution.level_of_size(size),
             change=t if is_change else None,
             weight=self._weights[is_change],
         )
