@@ -1,4 +1,4 @@
-"""Moving averages of the weights: one network per decay, in float32."""
+"""Moving averages of the weights: one network per decay or width, in float32."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+
+from .power_average import exponent_of
 
 WARMUP_POWER = 3 / 4
 
@@ -26,13 +28,26 @@ class EmaNetworks:
         In [0, 1), at least one.
     device : torch.device
         Where the averages live. The CPU saves accelerator memory and costs a copy per step.
+    widths : sequence of float
+        Of further averages, which are power functions of time (`power_average`).
     """
 
-    def __init__(self, network: torch.nn.Module, decays: Sequence[float], device: torch.device) -> None:
+    def __init__(
+        self, network: torch.nn.Module, decays: Sequence[float], device: torch.device, widths: Sequence[float] = ()
+    ) -> None:
         self.device = device
-        self.decays = list(decays)
-        self.networks: list[Any] = [copy.deepcopy(network).eval().requires_grad_(False).to(device) for _ in decays]
+        self.decays, self.widths = list(decays), list(widths)
+        self._powers = [exponent_of(width) + 1 for width in widths]
+        count = len(self.decays) + len(self.widths)
+        self.networks: list[Any] = [
+            copy.deepcopy(network).eval().requires_grad_(False).to(device) for _ in range(count)
+        ]
         self._updates = torch.zeros((), dtype=torch.float64, device=device)
+
+    @property
+    def of_widths(self) -> list[Any]:
+        """The networks of the power-function averages."""
+        return self.networks[len(self.decays) :]
 
     @property
     def updates(self) -> int:
@@ -58,8 +73,10 @@ class EmaNetworks:
         warmed_up = 1 - (1 + self._updates) ** -WARMUP_POWER
         self._updates += good
         present = [weight.detach().to(self.device) for weight in weights]
-        for decay, network in zip(self.decays, self.networks):
-            share = (good * (1 - warmed_up.clamp(max=decay))).float()
+        betas = [warmed_up.clamp(max=decay) for decay in self.decays]
+        betas += [(1 - 1 / self._updates.clamp(min=1)) ** power for power in self._powers]
+        for beta, network in zip(betas, self.networks):
+            share = (good * (1 - beta)).float()
             averages: list[torch.Tensor] = list(network.parameters())
             towards = torch._foreach_sub(present, averages)
             torch._foreach_mul_(towards, share)

@@ -93,9 +93,14 @@ class Forecast:
         return self.config.total_steps * self.images_per_step / self.num_images if self.num_images else None
 
     @property
+    def averages(self) -> int:
+        """How many averages of the weights there are."""
+        return len(self.config.ema_decays) + len(self.config.posthoc_widths)
+
+    @property
     def fixed_memory(self) -> int:
         """Bytes of weights, gradients, the two moments of AdamW, and averages, with what the program has already."""
-        averages = 0 if self.config.ema_on_cpu and self.resident == self.weights else len(self.config.ema_decays)
+        averages = 0 if self.config.ema_on_cpu and self.resident == self.weights else self.averages
         return self.resident + (3 + averages) * self.weights
 
     @property
@@ -113,12 +118,12 @@ class Forecast:
 
     @property
     def disk(self) -> int:
-        """Bytes of the checkpoints that stay, of one that is being written, and of the pipeline."""
+        """Bytes of the checkpoints that stay, of one that is being written, of stored averages, and of the pipeline."""
         config, saves = self.config, -(-self.config.total_steps // self.config.save_every)
         milestones = config.total_steps // config.milestone_every if config.milestone_every else 0
-        checkpoint = (3 + len(config.ema_decays)) * self.weights
+        checkpoint = (3 + self.averages) * self.weights
         kept = min(saves, config.checkpoints_total_limit + milestones)
-        return (kept + 1) * checkpoint + self.weights
+        return (kept + 1) * checkpoint + (1 + saves * len(config.posthoc_widths)) * self.weights
 
 
 def forecast(setup: Setup, accelerator: Accelerator, seconds: float = SECONDS) -> Forecast:

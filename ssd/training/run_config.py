@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 from ..commands.bounds import above_zero, at_least
 from ..commands.errors import UsageError
 from ..operators.sizes import Size
+from .power_average import WIDEST
 
 T = TypeVar("T")
 
@@ -96,6 +97,9 @@ class RunConfig(DataSettings):
     ema_decays : list of float
         Largest decays of the weights' moving averages, which warm up as 1 - (1 + step)^-0.75. The first is the one
         that is sampled and saved as the pipeline.
+    posthoc_widths : list of float
+        Store further averages at every save, power functions of these widths relative to the length of training, of
+        which any width can be made afterwards (python -m ssd.training.posthoc_ema): two, such as [0.05, 0.1].
     ema_on_cpu : bool
         Keep the averages in main memory, which costs a copy per step.
     random_flip : bool
@@ -161,6 +165,7 @@ class RunConfig(DataSettings):
     weight_decay: float = at_least(0, 0.0)
     max_grad_norm: float = at_least(0, 0.0)
     ema_decays: list[float] = field(default_factory=lambda: [0.9999])
+    posthoc_widths: list[float] = field(default_factory=list)
     ema_on_cpu: bool = False
     random_flip: bool = True
     init_from: str | None = None
@@ -200,6 +205,8 @@ class RunConfig(DataSettings):
         require("ema_decays", self.ema_decays, len(self.ema_decays) > 0, "at least one number")
         for decay in self.ema_decays:
             require("ema_decays", decay, 0 <= decay < 1, "in [0, 1)")
+        for width in self.posthoc_widths:
+            require("posthoc_widths", width, 0 < width < WIDEST, f"in (0, {WIDEST:.4f})")
         require("seed", self.seed, self.seed < 2**63, "below 2^63")
         require("out", repr(self.out), bool(self.out), "a folder")
 

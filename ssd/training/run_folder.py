@@ -29,7 +29,7 @@ WRITTEN: dict[str, str] = {
     CONFIG_FILE: "the resolved configuration",
 }
 """What every run writes beside its pipeline."""
-_OWNED = (CONFIG_FILE, "checkpoints", "samples", "log.csv", "tensorboard", "README.md", *PIPELINE_PARTS)
+_OWNED = (CONFIG_FILE, "checkpoints", "averages", "samples", "log.csv", "tensorboard", "README.md", *PIPELINE_PARTS)
 _MAY_CHANGE = frozenset(
     [
         "out",

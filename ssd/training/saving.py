@@ -20,6 +20,7 @@ from .checkpoints import TrainState, gather_tensors, save_checkpoint
 from .release import Release
 from .run_config import RunConfig
 from .run_folder import what_is_safe
+from .stored_averages import store_averages
 
 EXPLOSION = 100
 """Weights whose norm grew by more than this factor since the last save are not saved: no training does that."""
@@ -69,6 +70,7 @@ class RunSaver:
         self._check_norm(norm_of(tensors[self._state.network_file]))
         if not self._accelerator.is_main_process:
             return
+        store_averages(self._state.ema, Path(config.out), progress.step)  # before the checkpoint, which may be the end
         described = self._state.describe(asdict(config), self._data, self._changes)
         limits = config.checkpoints_total_limit, config.milestone_every
         save_checkpoint(tensors, described, Path(config.out) / "checkpoints", *limits)

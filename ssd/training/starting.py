@@ -200,7 +200,8 @@ def prepare(
     if config.gradient_checkpointing:
         network.enable_gradient_checkpointing()
     share_weights(network)
-    ema = EmaNetworks(network, config.ema_decays, torch.device("cpu") if config.ema_on_cpu else device)
+    place = torch.device("cpu") if config.ema_on_cpu else device
+    ema = EmaNetworks(network, config.ema_decays, place, config.posthoc_widths)
     if checkpoint is not None:
         load_networks(checkpoint, network, ema, part)
     learning_rate = filled(config.learning_rate)

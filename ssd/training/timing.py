@@ -145,7 +145,9 @@ def time_update(setup: Setup, accelerator: Accelerator) -> float:
             some.append(torch.nn.Parameter(torch.zeros_like(weight)))
             some[-1].grad = torch.zeros_like(weight)
             number += weight.numel()
-    ema = EmaNetworks(some, config.ema_decays, torch.device("cpu") if config.ema_on_cpu else device)
+    ema = EmaNetworks(
+        some, config.ema_decays, torch.device("cpu") if config.ema_on_cpu else device, config.posthoc_widths
+    )
     optimizer = torch.optim.AdamW(some, fused=True)
 
     def update() -> None:
