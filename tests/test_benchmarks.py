@@ -13,6 +13,12 @@ import pytest
 import yaml
 from sklearn.datasets import load_digits
 
+from flexi_unet import FlexiUNet2DModel
+from ssd import SSDPipeline, SSDScheduler, VDVAEPipeline
+from ssd.publishing.saving import save_pipeline
+
+from .analysis.small_vdvae import small_vdvae
+
 ROOT = Path(__file__).parent.parent
 
 SETTINGS = {
@@ -28,7 +34,7 @@ SETTINGS = {
     "small_images": ("--num 8 --num_test 4 --max_steps 1 --levels 2 --block_out_channels [32,32]", "| levels | "),
     "frechet": ("--features 64", "| Frechet distance at 64 features"),
 }
-"""Flags, and a part of what is printed. `loader`, `flops` and `learning` have tests of their own."""
+"""Flags, and a part of what is printed. `loader`, `flops`, `learning` and `one_ruler` have tests of their own."""
 
 
 @pytest.mark.slow
@@ -47,9 +53,28 @@ PARTS = {"measuring", "learning_processes", "learning_report", "learning_rulers"
 
 def test_no_benchmark_is_forgotten() -> None:
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - PARTS
-    assert scripts - {"run", "loader", "flops", "gradient_averaging", "learning"} == set(SETTINGS)
+    assert scripts - {"run", "loader", "flops", "gradient_averaging", "learning", "one_ruler"} == set(SETTINGS)
     page = (ROOT / "docs" / "performance.md").read_text()
     assert [name for name in scripts if f"benchmarks/{name}.py" not in page] == []
+
+
+@pytest.mark.slow
+def test_one_ruler(tmp_path: Path) -> None:
+    """A model of each family; one of other grey levels is refused."""
+    unet = FlexiUNet2DModel(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(32, 32))
+    save_pipeline(SSDPipeline(unet, SSDScheduler(sample_size=8, num_levels=2)), tmp_path / "ssd")
+    save_pipeline(VDVAEPipeline(small_vdvae()), tmp_path / "vdvae")
+    command = [sys.executable, str(ROOT / "benchmarks" / "one_ruler.py"), "--data", "digits", "--num_valid", "4"]
+    command += ["--models", f"{tmp_path}/ssd,{tmp_path}/vdvae", "--out", str(tmp_path / "out"), "--num", "8"]
+    done = subprocess.run([*command, "--grey_levels", "17"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out" / "table.json").read_text())["rows"]
+    assert [row["network_calls"] for row in rows.values()] == [20, 1]
+    assert rows["vdvae"]["bits_per_dim_importance_64"] < rows["vdvae"]["bits_per_dim_importance_1"]
+    assert all((tmp_path / "out" / f"{name}.png").is_file() for name in ("ssd", "vdvae"))
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "vdvae has 17 grey levels" in refused.stderr
 
 
 ARMS = """

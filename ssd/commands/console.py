@@ -24,11 +24,13 @@ COMMANDS = {
     "train-vdvae": ("train/train_vdvae.py", "train a VDVAE"),
     "sample": ("sample/sample_ssd.py", "draw images"),
     "sample-vdvae": ("sample/sample_vdvae.py", "draw images of a VDVAE"),
+    "edit": ("sample/edit_ssd.py", "grow, redraw or fill in pictures"),
     "evaluate": ("sample/eval_fid.py", "distances between drawn and real images"),
     "nll": ("sample/eval_nll.py", "bits per dimension"),
     "prepare": ("ssd.data.prepare", "make a prepared copy of a data set"),
     "calibrate": ("ssd.evaluation.calibrate", "measure how wrong a network's predictions are"),
-    "convert": ("ssd.publishing.convert", "bring published weights into a pipeline"),
+    "convert": ("ssd.publishing.convert", "turn a published checkpoint into a pipeline"),
+    "push": ("ssd.publishing.push", "push a model to the Hub"),
 }
 """Name -> the script or module that it runs, and what it does."""
 

@@ -44,7 +44,7 @@ def possible_ends(process: ScaleSpaceProcess, chain: Sequence[int]) -> list[int]
     --------
     >>> from ssd import SSDScheduler
     >>> possible_ends(SSDScheduler(sample_size=16).process, range(999, -1, -1))
-    [162, 75, 35, 15, 6, 2, 0]
+    [180, 93, 45, 20, 8, 2, 0]
     """
     finest = [t for t in chain if process.level(t) == 0]
     noise = {t: -half_log_snr(process, t) for t in finest}

@@ -42,6 +42,8 @@ LOST_CONNECTION = ("gloo/transport", "Connection closed by peer", "Connection re
 def make_accelerator(config: RunConfig) -> Accelerator:
     """Processes, precision, gradient accumulation and trackers, as `config` and the launcher say."""
     check_tracker(config.report_to)
+    # Before processes meet: one that refuses and ends while another one still connects would leave that a traceback.
+    images_per_batch(config, int(os.environ.get("WORLD_SIZE", "1")))
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     precision = config.mixed_precision if config.mixed_precision != "auto" else ("bf16" if bf16 else "no")
     accelerator = Accelerator(

@@ -267,6 +267,8 @@ def test_the_study_of_a_perfect_network() -> None:
 class ListData(list):
     """A data set as far as images are drawn from it."""
 
+    levels = None
+
 
 def test_the_command(capsys, tmp_path) -> None:
     model, out = grey_model(tmp_path / "m"), tmp_path / "geometry"

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ssd.commands.lock import hold_folder
-from ssd.publishing.pipeline_files import WEIGHTS
+from ssd.pipelines.saved_files import WEIGHTS
 from ssd.publishing.saving import load_any_pipeline
 from ssd.training import saving
 from ssd.training.log import CsvTracker, read_log
