@@ -1,0 +1,98 @@
+"""The server of the page: one process on this machine, which asks no other host for anything, and lets no page ask."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from ..commands.errors import UsageError
+from .model import DemoModel
+from .page import STYLE, build_page
+
+POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; font-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval'; worker-src 'self' blob:; frame-ancestors 'self'"
+)
+"""Content-Security-Policy: browsers load nothing from elsewhere, whatever a version of gradio asks for."""
+
+LARGEST_UPLOAD = "20mb"
+LONGEST_QUEUE = 20
+FONT = ["system-ui", "sans-serif"]
+FIXED_FONT = ["ui-monospace", "monospace"]
+
+Message = MutableMapping[str, Any]
+
+
+class OwnHostOnly:
+    """An ASGI middleware that adds the `POLICY` to every answer."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Message, receive: Any, send: Callable[[Message], Awaitable[None]]) -> None:
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (b"content-security-policy", POLICY.encode())]
+            await send(message)
+
+        await self.app(scope, receive, send_with_policy)
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise a `UsageError` unless a server can be started there."""
+    if not 1 <= port <= 65535:
+        raise UsageError(f"--port must be in 1..65535, got {port}.")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as error:
+        raise UsageError(
+            f"--host {host} --port {port} cannot be used ({error.strerror or error}): give another."
+        ) from error
+
+
+def serve(model: DemoModel, host: str, port: int, open_browser: bool) -> None:
+    """Serve the page until Ctrl-C."""
+    page = build_page(model).queue(default_concurrency_limit=1, max_size=LONGEST_QUEUE, api_open=False)
+    theme = gr.themes.Default(font=FONT, font_mono=FIXED_FONT)
+    try:
+        page.launch(
+            server_name=host,
+            server_port=port,
+            theme=theme,
+            css_paths=STYLE,
+            app_kwargs={"middleware": [Middleware(OwnHostOnly)]},
+            max_file_size=LARGEST_UPLOAD,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            run_history=False,
+            footer_links=[],
+        )
+        address = f"http://{host}:{port}/"
+        print(f"The page is at {address}, until Ctrl-C.", flush=True)  # noqa: T201
+        if open_browser and _has_display():
+            webbrowser.open(address)
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        print("\nThe page is closed.")  # noqa: T201
+    finally:
+        page.close(verbose=False)
+
+
+def _has_display() -> bool:
+    """Whether a browser would open in a window, and not in this terminal."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
