@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ..commands.errors import UsageError, exit_on_usage_error
 from ..commands.parser import CommandParser
+from .address import check_address
 from .model import open_model
 
 
@@ -48,11 +49,11 @@ def main(arguments: list[str] | None = None) -> None:
         config = DemoConfig(**parser.parse_args(arguments).as_dict())
         if importlib.util.find_spec("gradio") is None:
             raise UsageError("The page needs gradio: pip install 'scale-space-diffusion[demo]'.")
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import, which reads it
-        from .server import check_address, serve  # gradio is an extra
-
         check_address(config.host, config.port)
         model = open_model(config.model, config.device)
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import, which reads it
+        from .server import serve  # gradio is an extra
+
         serve(model, config.host, config.port, config.open_browser)
 
 

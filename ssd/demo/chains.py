@@ -19,7 +19,7 @@ from ..process.log_snr import effective_half_log_snrs
 from ..process.spacing import SPACINGS
 from ..schedulers.base import ProcessScheduler
 
-MOST_STEPS = 50
+MOST_STEPS = 100
 """Of a level: what the dial goes up to."""
 
 

@@ -14,6 +14,8 @@ MOST_SEED = 2**53 - 1
 """The largest whole number that a browser can hold."""
 
 MOST_GUIDANCE = 10.0
+SHOWN = 20
+"""Characters of a wrong value that a message repeats."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def from_query(query: Mapping[str, str], model: DemoModel) -> tuple[Choice, list
             try:
                 values[name.replace("class", "class_")] = read(query[name], model)
             except ValueError as error:
-                notes.append(f"The address has {name}={query[name]!r}: {error}")
+                notes.append(f"The address has {name}={query[name][:SHOWN]!r}. {error}")
     return Choice(**(vars(usual) | values)), notes
 
 
@@ -100,31 +102,35 @@ def make_choice(model: DemoModel, seed: float | None, steps: Sequence[float], cl
     chosen = None if not model.class_names else _class(str(class_), model)
     counts = tuple(int(number) for number in steps)
     chain_of(model.pipe.scheduler, counts)
-    return Choice(_seed(f"{seed:g}" if seed != int(seed) else str(int(seed)), model), counts, chosen, float(guidance))
+    return Choice(_seed(f"{seed:.17g}", model), counts, chosen, _guidance(str(guidance), model))
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= len(str(MOST_SEED))
 
 
 def _seed(text: str, model: DemoModel) -> int:
-    if not (text.isascii() and text.isdecimal()) or int(text) > MOST_SEED:
-        raise ValueError(f"the seed must be a whole number in 0..{MOST_SEED}.")
+    if not _is_whole(text) or int(text) > MOST_SEED:
+        raise ValueError(f"The seed must be a whole number in 0..{MOST_SEED}.")
     return int(text)
 
 
 def _steps(text: str, model: DemoModel) -> tuple[int, ...]:
     limits, parts = step_limits(model.process), text.split(",")
     parts = parts * len(limits) if len(parts) == 1 else parts[::-1]
-    fits = len(parts) == len(limits) and all(part.isascii() and part.isdecimal() for part in parts)
+    fits = len(parts) == len(limits) and all(map(_is_whole, parts))
     if not fits or any(not low <= int(part) <= high for part, (low, high) in zip(parts, limits)):
         ranges = ",".join(f"{low}..{high}" for low, high in reversed(limits))
-        raise ValueError(f"the steps must be one number for all levels, or one per level, coarsest first, in {ranges}.")
+        raise ValueError(f"The steps must be one number for all levels, or one per level, coarsest first, in {ranges}.")
     return tuple(int(part) for part in parts)
 
 
 def _class(text: str, model: DemoModel) -> int:
     if text in model.class_names:
         return model.class_names.index(text)
-    if text.isascii() and text.isdecimal() and int(text) < len(model.class_names):
+    if _is_whole(text) and int(text) < len(model.class_names):
         return int(text)
-    raise ValueError(f"the model has no such class: it has {len(model.class_names)}, such as {model.class_names[0]!r}.")
+    raise ValueError(f"The model has no such class: it has {len(model.class_names)}, such as {model.class_names[0]!r}.")
 
 
 def _guidance(text: str, model: DemoModel) -> float:
@@ -133,5 +139,5 @@ def _guidance(text: str, model: DemoModel) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= MOST_GUIDANCE:
-        raise ValueError(f"guidance must be a number in 0..{MOST_GUIDANCE:g}.")
+        raise ValueError(f"Guidance must be a number in 0..{MOST_GUIDANCE:g}.")
     return value

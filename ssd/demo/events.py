@@ -9,7 +9,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ class Events:
     def costs(self, fields: Fields, finished: Frame | None) -> tuple[str, str | None]:
         """The ruler of the fields before anything is drawn; and the stage with the new costs of its clicks."""
         try:
-            choice = fields.choice(self.model)
+            choice = replace(fields, seed=0).choice(self.model)
         except ValueError as error:
             return status_html(sentence(error), "error"), None
         return ruler_html(choice.costs(self.model)), None if finished is None else self._stage(finished, choice)
@@ -197,9 +197,8 @@ def new_seed() -> int:
 
 
 def sentence(error: Exception) -> str:
-    """What an exception says, in one line that begins with a capital letter."""
-    text = " ".join(str(error).split())
-    return text[:1].upper() + text[1:]
+    """What an exception says, in one line."""
+    return " ".join(str(error).split())
 
 
 def fields_of(values: Sequence[Any]) -> Fields:

@@ -73,7 +73,6 @@ def frames_of(
     arguments: dict[str, Any],
     start: Frame,
     stop: threading.Event,
-    seconds_per_frame: float = SECONDS_PER_FRAME,
 ) -> Iterator[Frame]:
     """Frames of one call of a pipeline that draws one image, beginning with `start`.
 
@@ -87,11 +86,11 @@ def frames_of(
         What the pipeline raises for its arguments.
     """
     shown: queue.SimpleQueue[Frame | Exception] = queue.SimpleQueue()
-    recorder = _Recorder(model, start, stop, shown.put, seconds_per_frame)
+    recorder = _Recorder(model, start, stop, shown.put)
     threading.Thread(target=_run, args=(model, pipeline, arguments, recorder), daemon=True).start()
     frame = start
-    yield frame
     try:
+        yield frame
         while not frame.ending:
             try:
                 item = shown.get(timeout=SECONDS_PER_FRAME)
@@ -140,10 +139,9 @@ class _Recorder:
         start: Frame,
         stop: threading.Event,
         put: Callable[[Frame | Exception], None],
-        seconds_per_frame: float,
     ) -> None:
         self.stop, self.put = stop, put
-        self._model, self._frame, self._seconds = model, start, seconds_per_frame
+        self._model, self._frame = model, start
         self._next = time.monotonic()
 
     def __call__(self, pipeline: Any, index: int, timestep: int, tensors: dict[str, torch.Tensor]) -> dict:
@@ -175,7 +173,7 @@ class _Recorder:
 
     def _show(self, frame: Frame) -> None:
         self.stop.wait(max(0.0, self._next - time.monotonic()))
-        self._next = time.monotonic() + self._seconds
+        self._next = time.monotonic() + SECONDS_PER_FRAME
         self.put(frame)
 
 

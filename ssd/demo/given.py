@@ -57,7 +57,7 @@ def read_given(model: DemoModel, path: str | Path) -> Given:
         raise UsageError("This model cannot let pictures grow: it takes an SSDScheduler with several levels.")
     file = Path(path)
     try:
-        decoded = read_picture(partial(Image.open, file), file.name, BACKGROUND, model.channels)
+        decoded = read_picture(partial(Image.open, file), f"The file {file.name}", BACKGROUND, model.channels)
     except UnreadableImage as error:
         raise UsageError(f"{without_advice(str(error))}: choose a picture, such as a PNG or JPEG file.") from error
     [picture] = read_pictures(decoded.picture, model.channels)

@@ -138,11 +138,13 @@ def _connect(page: gr.Blocks, events: Events, parts: Parts) -> None:
         return tuple(_or_skip(part) for part in events.costs(fields_of(values), now))
 
     def opened(request: gr.Request) -> tuple:
-        choice, notes = from_query(dict(request.query_params), model)
+        query = dict(request.query_params)
+        choice, notes = from_query(query, model)
         status = status_html(" ".join(notes), "error") if notes else gr.skip()
         name = model.class_names[choice.class_] if choice.class_ is not None else None
         values = (choice.seed, choice.guidance, name, *reversed(choice.steps))
-        return (*values, status, "seed" in request.query_params and not notes)
+        named = [value if query else gr.skip() for value in values]  # what is typed meanwhile stays
+        return (*named, status, "seed" in query and not notes)
 
     parts.draw.click(drawn, fields, shown, **NETWORK)
     parts.another.click(new_seed, None, seed, **BESIDE).then(drawn, fields, shown, **NETWORK)

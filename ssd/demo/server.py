@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import threading
 import webbrowser
@@ -13,7 +12,6 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from ..commands.errors import UsageError
 from .model import DemoModel
 from .page import STYLE, build_page
 
@@ -44,21 +42,6 @@ class OwnHostOnly:
             await send(message)
 
         await self.app(scope, receive, send_with_policy)
-
-
-def check_address(host: str, port: int) -> None:
-    """Raise a `UsageError` unless a server can be started there."""
-    if not 1 <= port <= 65535:
-        raise UsageError(f"--port must be in 1..65535, got {port}.")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(address)
-    except OSError as error:
-        raise UsageError(
-            f"--host {host} --port {port} cannot be used ({error.strerror or error}): give another."
-        ) from error
 
 
 def serve(model: DemoModel, host: str, port: int, open_browser: bool) -> None:
