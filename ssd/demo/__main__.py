@@ -50,11 +50,14 @@ def main(arguments: list[str] | None = None) -> None:
         if importlib.util.find_spec("gradio") is None:
             raise UsageError("The page needs gradio: pip install 'scale-space-diffusion[demo]'.")
         check_address(config.host, config.port)
-        model = open_model(config.model, config.device)
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import, which reads it
-        from .server import serve  # gradio is an extra
+        try:
+            model = open_model(config.model, config.device)
+            os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import, which reads it
+            from .server import serve  # gradio is an extra
 
-        serve(model, config.host, config.port, config.open_browser)
+            serve(model, config.host, config.port, config.open_browser)
+        except KeyboardInterrupt:
+            raise SystemExit("interrupted before the page was there") from None
 
 
 if __name__ == "__main__":

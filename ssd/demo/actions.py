@@ -50,7 +50,7 @@ def redraw(
     assert image is not None, "The page lets only finished pictures be redrawn."
     start = replace(
         finished,
-        states=tuple(None if place < level else state for place, state in enumerate(finished.states)),
+        states=(None,) * len(finished.states),  # of another chain
         pictures=tuple(None if place < level else picture for place, picture in enumerate(finished.pictures)),
         level=level,
         kept=level,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import sys
 import threading
 import webbrowser
@@ -12,6 +14,7 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
+from ..commands.errors import UsageError
 from .model import DemoModel
 from .page import STYLE, build_page
 
@@ -70,10 +73,21 @@ def serve(model: DemoModel, host: str, port: int, open_browser: bool) -> None:
         if open_browser and _has_display():
             webbrowser.open(address)
         threading.Event().wait()
+    except OSError as error:  # another program may have taken the port meanwhile
+        raise UsageError(f"The page cannot be served at {host}, port {port}: {' '.join(str(error).split())}") from error
     except KeyboardInterrupt:
         print("\nThe page is closed.")  # noqa: T201
     finally:
-        page.close(verbose=False)
+        _close(page)
+
+
+def _close(page: gr.Blocks) -> None:
+    """End the server at once: it would wait for every open page to be left, and report that it was cut off."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave a traceback, and the server half closed
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    if getattr(page, "server", None) is not None:  # none where Ctrl-C came before it was started
+        page.server.force_exit = True
+    page.close(verbose=False)
 
 
 def _has_display() -> bool:

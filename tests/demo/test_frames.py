@@ -143,6 +143,7 @@ def test_redrawing_keeps_the_level(model, level: int) -> None:
     first, *_, last = redraw(model, Choice(5, STEPS), finished, level, 8, threading.Event())
     assert [picture is None for picture in first.pictures] == [place < level for place in range(3)]
     assert first.kept == last.kept == level
+    assert [state is None for state in last.states] == [place >= level for place in range(3)]
     assert last.ending == "done"
     assert not torch.equal(last.image, finished.image)
     pipe = model.redraw()
