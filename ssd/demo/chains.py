@@ -75,7 +75,7 @@ def chain_of(scheduler: ProcessScheduler, steps: Sequence[int]) -> list[int]:
     --------
     >>> from ssd import SSDScheduler
     >>> chain_of(SSDScheduler(sample_size=16, num_levels=2), [3, 2])
-    [999, 750, 749, 161, 0]
+    [999, 750, 372, 37, 0]
     """
     process, limits = scheduler.process, step_limits(scheduler.process)
     if len(steps) != len(limits) or any(not low <= n <= high for n, (low, high) in zip(steps, limits)):

@@ -97,7 +97,7 @@ def served(folder: Path, **settings) -> Iterator[Server]:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

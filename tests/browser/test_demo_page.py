@@ -192,7 +192,7 @@ def test_ctrl_c_ends_it_with_one_line(browser, tmp_path) -> None:
             page.goto(f"{running.address}?seed=1&steps=100")
             page.wait_for_selector(".stage[data-ending='']:not([data-step='0'])")  # in the middle of a picture
             running.process.send_signal(signal.SIGINT)
-            assert running.process.wait(20) == 0
+            assert running.process.wait(60) == 0
         finally:
             page.close()
         assert running.process.stdout.read().strip() == "The page is closed."
