@@ -103,19 +103,27 @@ def served(folder: Path, **settings) -> Iterator[Server]:
                 process.wait()
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator:
-    """Debian's Chromium or another one, by playwright."""
+def pytest_runtest_setup() -> None:
+    """Skip the tests of this folder, all with the same line, where something is missing."""
     for package in ("gradio", "playwright"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed: run  make test-browser")
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
+    if find_browser() is None:
         pytest.skip(f"there is no browser: install one of {', '.join(BROWSERS)}")
+
+
+def find_browser() -> str | None:
+    """Where the browser's program is."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """Debian's Chromium or another one, by playwright."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=executable)
+        running = playwright.chromium.launch(executable_path=find_browser())
         try:
             yield running
         finally:
