@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --d
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-portable lint format type bench paper docs clean
+.PHONY: help install demo test test-slow test-browser test-portable lint format type bench paper docs clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,6 +46,10 @@ test: install lint type  ## lint, type-check, and run the fast tests
 
 test-slow: install  ## run the slow tests too
 	$(PYTEST) -m "not gpu"
+
+test-browser: install  ## click through the page of ssd demo in Chromium, which must be there (apt-get install chromium)
+	$(BIN)/python -m pip install --quiet -e ".[demo,browser]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser -m browser
 
 # Instruction sets of PyTorch's own kernels and of oneDNN's, and numbers of threads.
 PORTABLE_SETTINGS := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41 \

@@ -29,6 +29,7 @@ COMMANDS = {
     "nll": ("sample/eval_nll.py", "bits per dimension"),
     "prepare": ("ssd.data.prepare", "make a prepared copy of a data set"),
     "calibrate": ("ssd.evaluation.calibrate", "measure how wrong a network's predictions are"),
+    "demo": ("ssd.demo.__main__", "a page in the browser: watch, redraw and grow pictures"),
     "convert": ("ssd.publishing.convert", "turn a published checkpoint into a pipeline"),
     "push": ("ssd.publishing.push", "push a model to the Hub"),
 }
