@@ -29,20 +29,15 @@ def run_ssd(*arguments: str, monkeypatch) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
-def same_words(text: str, program: str) -> str:
-    """A help text without the program's name, and without where lines break."""
-    return " ".join(" ".join(text.split()).replace(program, "PROGRAM").split())
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_lists_its_flags(name: str, monkeypatch) -> None:
     done = run_ssd(name, "--help", monkeypatch=monkeypatch)
     assert done.code == 0, done.err
     assert "usage: " in done.out
     if name in SCRIPTS:
-        assert f"usage: ssd {name} " in done.out
+        assert f"usage: ssd {name}" in done.out.split("\n")[0]
         script = run_script(SCRIPTS[name], "--help")
-        assert same_words(done.out, f"ssd {name}") == same_words(script.out, Path(SCRIPTS[name]).name)
+        assert set(done.out.split()) - {"ssd", name} == set(script.out.split()) - {Path(SCRIPTS[name]).name}
 
 
 def test_every_script_has_a_name() -> None:
