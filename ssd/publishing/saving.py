@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, UNet2DModel
 from diffusers.models.modeling_utils import ModelMixin
 
 from vdvae import VDVAEModel
@@ -22,6 +22,7 @@ from ..pipeline_vdvae import VDVAEPipeline
 from ..pipelines.hub import model_folder
 from ..pipelines.saved_files import DIGESTS, INDEX, NETWORK_PARTS, by_our_modules, digests_of
 from ..pipelines.staging import STAGED, complete_pipeline
+from .ddpm import is_ddpm, part_of_ddpm, read_ddpm_scheduler
 from .pipeline_files import build_scheduler, check_network, read_classes, read_object
 
 PIPELINE_PARTS = (*NETWORK_PARTS, "scheduler", INDEX, DIGESTS, STAGED)
@@ -100,7 +101,8 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "float32")
     Parameters
     ----------
     model : str
-        A folder that `save_pipeline` wrote, or the name of a model on the Hub, user/name.
+        A folder that `save_pipeline` wrote, or the name of a model on the Hub, user/name. Pipelines of diffusers' DDPM
+        and DDIM are taken for models of one level (`ssd.publishing.ddpm`).
     device : str, optional
         Default: the accelerator if there is one, else the CPU.
     dtype : str
@@ -113,6 +115,9 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "float32")
     """
 
     def build(folder: Path) -> SSDPipeline:
+        if is_ddpm(folder):
+            unet = _load_network(folder, UNet2DModel, part_of_ddpm(folder, "unet"), dtype)
+            return SSDPipeline(unet, read_ddpm_scheduler(folder, unet.config))
         classes = read_classes(folder)
         scheduler = build_scheduler(folder, classes["scheduler"])
         return SSDPipeline(_load_network(folder, classes["unet"], dtype=dtype), scheduler)

@@ -50,6 +50,8 @@ def model_sha256(model: Path) -> str:
     folder = complete_pipeline(model_folder(model))
     parts = [folder / part for part in ("unet", "scheduler", "vdvae") if (folder / part).is_dir()]
     files = [file for part in parts for file in sorted(part.iterdir()) if file.is_file()]
+    if not parts:  # an old folder of diffusers, with all files together
+        files = sorted(file for kind in ("*.json", "*.safetensors") for file in folder.glob(kind))
     lines = [f"{file.relative_to(folder)} {file_sha256(file)}" for file in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
