@@ -19,10 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal  # noqa: F401 (in which the parser resolves the types of the bases)
 
+from diffusers.models.modeling_utils import ModelMixin
+
 from ssd import SSDPipeline
 from ssd.commands.errors import exit_on_usage_error
 from ssd.commands.lock import hold_folder
 from ssd.commands.parser import CommandParser
+from ssd.publishing.guides import load_guide
 from ssd.publishing.saving import load_pipeline
 from ssd.sampling.class_settings import ClassSettings
 from ssd.sampling.image_folder import sampling_settings, write_labels
@@ -57,15 +60,16 @@ def main() -> None:
         pipeline = load_pipeline(config.model, config.device, config.dtype)
         config = config.prepare(pipeline)
         config.check_classes(pipeline)
+        guide = load_guide(config.guide, pipeline)
         with hold_folder(config.out) if config.out else nullcontext() as note:
             if note:
                 print(f"note: {note}", file=sys.stderr)
-            written = sample(config, pipeline)
+            written = sample(config, pipeline, guide)
     for path in written:
         print(f"wrote {path}")
 
 
-def sample(config: SampleConfig, pipeline: SSDPipeline) -> list[str]:
+def sample(config: SampleConfig, pipeline: SSDPipeline, guide: ModelMixin | None) -> list[str]:
     """Draw the images that are not there yet and write what was asked for; returns what was written, in words."""
     decisive = sampling_settings(Path(config.model), config) | dict(config.decisive) if config.out else {}
     outputs = open_outputs(config, decisive)
@@ -75,7 +79,7 @@ def sample(config: SampleConfig, pipeline: SSDPipeline) -> list[str]:
     every = -(-len(pipeline.scheduler.timesteps) // ANIMATION_FRAMES)
     recorder = CoarseToFineRecorder(pipeline.scheduler.size_at(-1), config.animated, every)
     callback = recorder if config.animation else None
-    arguments = partial(config.arguments, pipeline=pipeline)
+    arguments = partial(config.arguments, pipeline=pipeline, guide=guide)
     for indices, images in generate(pipeline, outputs.to_draw, config, config.batch_size, callback, arguments):
         outputs.keep(indices, images)
     return outputs.finish(recorder.save)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 
 from .pipelines.denoising import Callback
@@ -63,6 +64,7 @@ class SSDPipeline(DenoisingPipeline):
         guidance_scale: float = 1.0,
         guidance_start: float = 0.0,
         guidance_end: float = 1.0,
+        guide: ModelMixin | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callback | None = None,
@@ -91,10 +93,15 @@ class SSDPipeline(DenoisingPipeline):
             configuration has them (`class_names`). The last class embedding stands for "no class": its number is
             accepted, and samples without a class.
         guidance_scale : float
-            Classifier-free guidance: unconditional + scale * (conditional - unconditional); 1 is off.
+            The strength of guidance, away from the same network without a class (classifier-free guidance), or from
+            `guide`; 1 is off. Guided steps cost two calls of a network.
         guidance_start, guidance_end : float
             The part of the chain that is guided, as shares of its steps: 0 is the first step, from noise, 1 the end.
             Guidance in the middle alone can keep more variety (arXiv:2404.07724).
+        guide : ModelMixin, optional
+            A weaker network for the same task, such as one of an earlier checkpoint, away from which guidance leads
+            (autoguidance, arXiv:2406.02507), with classes or without. It must be on the pipeline's device, and predict
+            what the pipeline's network does, for the same process.
         output_type : {"pil", "np", "pt", "latent"}
             PIL images; float arrays (B, H, W, C) in [0, 1]; tensors (B, C, H, W) in [0, 1]; tensors as the
             process leaves them, about [-1, 1].
@@ -137,6 +144,7 @@ class SSDPipeline(DenoisingPipeline):
             guidance_scale=guidance_scale,
             guidance_start=guidance_start,
             guidance_end=guidance_end,
+            guide=guide,
             output_type=output_type,
             return_dict=return_dict,
             callback_on_step_end=callback_on_step_end,
