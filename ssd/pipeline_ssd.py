@@ -90,8 +90,8 @@ class SSDPipeline(DenoisingPipeline):
             The state x_t at the first timestep, (B, C, h, w), instead of noise.
         class_labels : optional
             B classes, for class-conditional models, or one for all images: numbers, or names where the network's
-            configuration has them (`class_names`). The last class embedding stands for "no class": its number is
-            accepted, and samples without a class.
+            configuration has them (`class_names`). The number of "no class" (`no_class_label` in the configuration) is
+            accepted, too, and samples without a class.
         guidance_scale : float
             The strength of guidance, away from the same network without a class (classifier-free guidance), or from
             `guide`; 1 is off. Guided steps cost two calls of a network.

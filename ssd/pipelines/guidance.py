@@ -8,9 +8,11 @@ where the weak one is the network's without a class (classifier-free guidance, a
 worse network for the same task, such as an earlier checkpoint, with the same class (autoguidance, arXiv:2406.02507).
 Whatever is predicted stands for a clean image by the same affine map, so that clean images are extrapolated alike.
 
-The rule for classes, in this file alone: of a network with n class embeddings the last one, n - 1, stands for "no
-class". It is what guidance calls unconditional, what training puts where it drops a label, and what nobody draws images
-of by default. A pipeline accepts it as a label, which samples without a class.
+The rule for classes, in this file alone: a network's configuration states as `no_class_label` which of its n class
+embeddings stands for "no class", or by -1 that none does. Where it states nothing, as configurations before version 0.2
+and those of diffusers' own networks, it is the last one, n - 1. It is what guidance calls unconditional, what training
+puts where it drops a label, and what nobody draws images of by default. A pipeline accepts it as a label, which samples
+without a class.
 
 Shape letters: B batch, C channels; h w the size of x_t, H W the size of the prediction.
 """
@@ -44,14 +46,26 @@ def number_of_classes(unet: ModelMixin) -> int:
     (10, 10)
     """
     embeddings = unet.config.num_class_embeds
-    return max(1, embeddings - 1) if embeddings else 0
+    return max(1, embeddings - has_no_class(unet)) if embeddings else 0
+
+
+def has_no_class(unet: ModelMixin) -> bool:
+    """Whether a class embedding stands for "no class"."""
+    stated = unet.config.get("no_class_label")
+    return bool(unet.config.num_class_embeds) and (stated is None or stated >= 0)
 
 
 def no_class_label(unet: ModelMixin) -> int:
-    """The label that stands for "no class": the last class embedding. A ValueError for an unconditional network."""
+    """The label that stands for "no class". A ValueError for a network that has none."""
     if not unet.config.num_class_embeds:
         raise ValueError("An unconditional network has no class labels, and no label for 'no class'.")
-    return unet.config.num_class_embeds - 1
+    if not has_no_class(unet):
+        raise ValueError(
+            "This network has not been trained without a class: leave guidance_scale at 1, or guide it by another "
+            "network."
+        )
+    stated = unet.config.get("no_class_label")
+    return unet.config.num_class_embeds - 1 if stated is None else stated
 
 
 def class_number(unet: ModelMixin, name: str) -> int:
@@ -86,7 +100,7 @@ def check_labels(unet: ModelMixin, labels: Labels, batch_size: int, scale: float
     ------
     ValueError
         For labels where there must be none, no labels where there must be some, labels that are not B integers in
-        0..n-1 or names of classes, or a guidance scale other than 1 without classes.
+        0..n-1 or names of classes, or a guidance scale other than 1 without classes or without "no class".
     """
     embeddings = unet.config.num_class_embeds
     if not embeddings:
@@ -95,7 +109,10 @@ def check_labels(unet: ModelMixin, labels: Labels, batch_size: int, scale: float
         if scale != 1.0:
             raise ValueError(f"guidance_scale={scale} needs a class-conditional model and class_labels, or a guide.")
         return None
-    wanted = f"{batch_size} integers in 0..{embeddings - 1} ({embeddings - 1} means no class)"
+    besides = f" ({no_class_label(unet)} means no class)" if has_no_class(unet) else ""
+    wanted = f"{batch_size} integers in 0..{embeddings - 1}{besides}"
+    if scale != 1.0:
+        no_class_label(unet)
     if labels is None:
         raise ValueError(f"The model is class-conditional: give class_labels, {wanted}.")
     if isinstance(labels, (int, str)):

@@ -68,7 +68,7 @@ MOST_APPLIED = 10_000
 _REPEATED = re.compile(r"x(\d+)(?:r(\d+))?")
 DTYPES = ("F64", "F32", "F16", "BF16")
 ADDED_LATER: dict[type, frozenset[str]] = {
-    FlexiUNet2DModel: frozenset({"id2label", "patch_size", "downsample_type"}),
+    FlexiUNet2DModel: frozenset({"id2label", "patch_size", "downsample_type", "no_class_label"}),
     ResizedUNet2DModel: frozenset(inspect.signature(ResizedUNet2DModel).parameters),  # diffusers may add some
     SSDScheduler: frozenset(
         {
