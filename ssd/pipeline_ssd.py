@@ -109,7 +109,8 @@ class SSDPipeline(DenoisingPipeline):
             Whether to return an `ImagePipelineOutput` rather than a tuple.
         callback_on_step_end : callable, optional
             Called as (pipeline, step index, timestep, tensors) after every step. It may return new `latents`, and
-            stop the sampling by `pipeline._interrupt = True`, see `interrupt`.
+            stop the sampling by `pipeline._interrupt = True`, see `interrupt`. diffusers' `PipelineCallback` objects
+            are welcome; their `tensor_inputs` count.
         callback_on_step_end_tensor_inputs : sequence of str
             Which of "latents" (x_s) and "pred_original_sample" (prediction of D_s x_0) it receives.
         timesteps : sequence of int, optional

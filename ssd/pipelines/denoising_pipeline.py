@@ -165,8 +165,10 @@ class DenoisingPipeline(StagedPipeline):
         max_batch_size_per_level: int | Sequence[int] | None = None,
     ) -> Denoising:
         """Check the arguments of a call, and choose its timesteps."""
+        # diffusers' own callbacks, PipelineCallback and several of them, say themselves what they need.
+        callback_inputs = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
         check_components(self.unet, self.scheduler)
-        self._check_inputs(batch_size, output_type, callback_on_step_end_tensor_inputs)
+        self._check_inputs(batch_size, output_type, callback_inputs)
         check_generators(generator, batch_size)
         self.scheduler.process.check_eta(eta)
         labels = check_labels(self.unet, class_labels, batch_size, guidance_scale if guide is None else 1.0)
@@ -191,7 +193,7 @@ class DenoisingPipeline(StagedPipeline):
             output_type=output_type,
             return_dict=return_dict,
             callback=callback_on_step_end,
-            callback_inputs=callback_on_step_end_tensor_inputs,
+            callback_inputs=callback_inputs,
         )
 
     def _begin(self, chain: Sequence[int], batch_size: int) -> FirstFaults:

@@ -51,7 +51,7 @@ def number_of_classes(unet: ModelMixin) -> int:
 
 def has_no_class(unet: ModelMixin) -> bool:
     """Whether a class embedding stands for "no class"."""
-    stated = unet.config.get("no_class_label")
+    stated = getattr(unet.config, "no_class_label", None)
     return bool(unet.config.num_class_embeds) and (stated is None or stated >= 0)
 
 
@@ -64,7 +64,7 @@ def no_class_label(unet: ModelMixin) -> int:
             "This network has not been trained without a class: leave guidance_scale at 1, or guide it by another "
             "network."
         )
-    stated = unet.config.get("no_class_label")
+    stated = getattr(unet.config, "no_class_label", None)
     return unet.config.num_class_embeds - 1 if stated is None else stated
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from PIL import Image
 
 import ssd
@@ -254,6 +255,33 @@ def test_callbacks_stop_the_chain_and_count_its_own_steps(case: Case) -> None:
     assert case.images(pipe, range(2)).shape == (2, 3, 16, 16)
     assert not pipe.interrupt
     assert pipe.first_fault() is None
+
+
+class Halving(PipelineCallback):
+    """A callback as diffusers has them: from the cutoff on, states are halved."""
+
+    tensor_inputs = ["latents", "pred_original_sample"]  # noqa: RUF012 (as diffusers' own)
+
+    def callback_fn(self, pipeline, step_index, timesteps, callback_kwargs) -> dict:
+        assert set(callback_kwargs) == set(self.tensor_inputs)
+        if step_index >= int(pipeline.num_timesteps * self.config.cutoff_step_ratio):
+            callback_kwargs["latents"] = callback_kwargs["latents"] / 2
+        return callback_kwargs
+
+
+def test_callbacks_of_diffusers(case: Case) -> None:
+    pipe = made(case)
+    plain, last = case.images(pipe, range(2)), 1 - 0.5 / pipe.num_timesteps
+    halved = case.images(pipe, range(2), callback_on_step_end=Halving(cutoff_step_ratio=last))
+    assert torch.equal(halved, plain / 2)
+    both = MultiPipelineCallbacks([Halving(cutoff_step_ratio=last), Halving(cutoff_step_ratio=last)])
+    assert torch.equal(case.images(pipe, range(2), callback_on_step_end=both), plain / 4)
+
+    class Other(Halving):
+        tensor_inputs = ["prompt_embeds"]  # noqa: RUF012
+
+    with pytest.raises(ValueError, match="may hold latents, pred_original_sample, got"):
+        case.images(pipe, range(2), callback_on_step_end=Other())
 
 
 def test_faults_name_the_timestep(case: Case) -> None:

@@ -76,7 +76,7 @@ def test_the_configuration_states_which_embedding_is_no_class(kind, stated, clas
 @pytest.mark.parametrize("network", ["flexi_unet", "resized_unet"])
 def test_training_states_it(network: str) -> None:
     config = parse_train_config(
-        ["--data", "digits", "--res", "16", "--levels", "2", "--network", network, "--out", "x"]
+        ["--data", "digits", "--res", "32", "--levels", "2", "--network", network, "--out", "x"]
     )
     assert build_unet(config, ["cat", "dog"]).config.no_class_label == 2
     assert build_unet(config).config.no_class_label is None
