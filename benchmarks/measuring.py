@@ -120,7 +120,7 @@ def full_unet(unet: FlexiUNet2DModel) -> ResizedUNet2DModel:
 def same_unet2d(unet: FlexiUNet2DModel) -> diffusers.UNet2DModel:
     """The same as a class of diffusers."""
     settings = {name: value for name, value in full_unet(unet).config.items() if not name.startswith("_")}
-    del settings["id2label"]
+    del settings["id2label"], settings["no_class_label"]
     return diffusers.UNet2DModel(**settings)
 
 

@@ -17,7 +17,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import nn
 
-from .class_names import NamedClasses, checked_names
+from .class_names import NamedClasses, check_no_class, checked_names
 from .loading import aligned
 from .patches import check_patches, folding_conv, unfolding_conv
 from .resizing import asked_sizes, resize
@@ -51,7 +51,7 @@ class FlexiUNet2DModel(NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
     dropout : float
         The dropout inside residual blocks, in [0, 1).
     num_class_embeds : int, optional
-        The number of class embeddings, for class-conditional models. The last one means "no class".
+        The number of class embeddings, for class-conditional models, "no class" among them.
     patch_size : int
         p: the stages see images folded into patches of p x p pixels, see `patches`. p divides the sides of all stages,
         and p^2 the width of the finest. 1, as published: no patches.
@@ -65,8 +65,11 @@ class FlexiUNet2DModel(NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
         The width of the sinusoidal time embedding; default block_out_channels[0]. Published networks whose
         finest stage is narrower than their base width need it.
     id2label : dict of int to str, optional
-        The names of the classes, one for every class embedding but the last, "no class". JSON has keys as texts, which
-        become integers again.
+        The names of the classes, one for every class embedding but "no class". JSON has keys as texts, which become
+        integers again.
+    no_class_label : int, optional
+        The class embedding that means "no class": the last one, num_class_embeds - 1; or -1, where there is none.
+        Networks that do not state it, which are older, are read as having the last one.
 
     Examples
     --------
@@ -100,10 +103,12 @@ class FlexiUNet2DModel(NamedClasses, ModelMixin, AttentionMixin, ConfigMixin):
         id2label: dict[int, str] | None = None,
         patch_size: int = 1,
         downsample_type: str = "conv",
+        no_class_label: int | None = None,
     ) -> None:
         super().__init__()
+        check_no_class(no_class_label, num_class_embeds)
         if id2label is not None:
-            self.register_to_config(id2label=checked_names(id2label, num_class_embeds))
+            self.register_to_config(id2label=checked_names(id2label, num_class_embeds, no_class_label))
         widths = list(block_out_channels)
         if not widths or min(widths) < 1:
             raise ValueError(f"block_out_channels must be positive widths, fine to coarse, got {widths}.")

@@ -16,7 +16,7 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from diffusers.models.unets.unet_2d import UNet2DModel, UNet2DOutput
 
-from .class_names import NamedClasses, checked_names
+from .class_names import NamedClasses, check_no_class, checked_names
 from .loading import aligned
 from .resizing import asked_sizes, resize
 from .routing import Size, stage_sizes
@@ -35,7 +35,9 @@ class ResizedUNet2DModel(NamedClasses, UNet2DModel):
     sample_size : int or (height, width)
         The full resolution in pixels, at which the network works; each side divisible by 2^(number of stages - 1).
     id2label : dict of int to str, optional
-        The names of the classes, one for every class embedding but the last, "no class".
+        The names of the classes, one for every class embedding but "no class".
+    no_class_label : int, optional
+        As in `FlexiUNet2DModel`.
     **settings
         Those of `UNet2DModel`.
 
@@ -56,13 +58,22 @@ class ResizedUNet2DModel(NamedClasses, UNet2DModel):
     torch.Size([2, 3, 10, 10])
     """
 
-    def __init__(self, *arguments: Any, id2label: dict[int, str] | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        id2label: dict[int, str] | None = None,
+        no_class_label: int | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(*arguments, **settings)
         config = self.config
         if config.sample_size is None:
             raise ValueError("A ResizedUNet2DModel works at one size: give sample_size, such as sample_size=64.")
         self.stage_sizes = stage_sizes(config.sample_size, len(config.block_out_channels))
-        self.register_to_config(id2label=None if id2label is None else checked_names(id2label, config.num_class_embeds))
+        check_no_class(no_class_label, config.num_class_embeds)
+        if id2label is not None:
+            id2label = checked_names(id2label, config.num_class_embeds, no_class_label)
+        self.register_to_config(id2label=id2label, no_class_label=no_class_label)
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -109,12 +120,13 @@ class ResizedUNet2DModel(NamedClasses, UNet2DModel):
         return UNet2DOutput(sample=prediction) if return_dict else (prediction,)
 
 
-def _signature_with_names() -> inspect.Signature:
-    """The parameters of `UNet2DModel`, then id2label: from it diffusers knows the settings of a saved network."""
+def _signature_with_classes() -> inspect.Signature:
+    """The parameters of `UNet2DModel`, then ours: from it diffusers knows the settings of a saved network."""
     theirs = inspect.signature(UNet2DModel.__init__)
+    ours = {"id2label": dict[int, str] | None, "no_class_label": int | None}
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    ours = inspect.Parameter("id2label", kind, default=None, annotation=dict[int, str] | None)
-    return theirs.replace(parameters=[*theirs.parameters.values(), ours])
+    added = [inspect.Parameter(name, kind, default=None, annotation=each) for name, each in ours.items()]
+    return theirs.replace(parameters=[*theirs.parameters.values(), *added])
 
 
-ResizedUNet2DModel.__init__.__signature__ = _signature_with_names()  # type: ignore[attr-defined]
+ResizedUNet2DModel.__init__.__signature__ = _signature_with_classes()  # type: ignore[attr-defined]

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.modeling_utils import ModelMixin
 from PIL import Image
 
 from ssd.commands.errors import UsageError, exit_on_usage_error
@@ -27,6 +28,7 @@ from ssd.commands.files import write_json
 from ssd.commands.lock import hold_folder
 from ssd.commands.parser import CommandParser
 from ssd.pipelines.denoising_pipeline import DenoisingPipeline
+from ssd.publishing.guides import load_guide
 from ssd.publishing.saving import load_pipeline
 from ssd.sampling.editing import EditInputs, EditSettings, GrowSettings, InpaintSettings, RedrawSettings
 from ssd.sampling.given_pictures import GivenPictures, open_pictures
@@ -47,13 +49,14 @@ def main() -> None:
         model = load_pipeline(config.model, config.device, config.dtype)
         config = config.prepare(model)
         config.check_classes(model)
+        guide = load_guide(config.guide, model)
         given = open_pictures(config.image, "--image", model.unet.config.in_channels)
         pipeline = config.pipeline.from_pipe(model)
         inputs = config.inputs(pipeline, given)
         print_notes(given.notes + inputs.notes)
         with hold_folder(config.out) if config.out else nullcontext() as taken_over:
             print_notes([taken_over] if taken_over else [])
-            written = edit(task, config, pipeline, given, inputs)
+            written = edit(task, config, pipeline, given, inputs, guide)
     for path in written:
         print(f"wrote {path}")
 
@@ -79,7 +82,12 @@ def parse() -> tuple[str, EditSettings]:
 
 
 def edit(
-    task: str, config: EditSettings, pipeline: DenoisingPipeline, given: GivenPictures, inputs: EditInputs
+    task: str,
+    config: EditSettings,
+    pipeline: DenoisingPipeline,
+    given: GivenPictures,
+    inputs: EditInputs,
+    guide: ModelMixin | None,
 ) -> list[str]:
     """Draw the results that are not there yet and write what was asked for; returns what was written, in words."""
     total = replace(config, num=config.num * len(given.names))
@@ -95,7 +103,7 @@ def edit(
     recorder = CoarseToFineRecorder(pipeline.scheduler.size_at(-1), total.animated, every)
 
     def arguments(numbers: Sequence[int]) -> dict:
-        return config.arguments(numbers, pipeline) | inputs.arguments(numbers, config.num)
+        return config.arguments(numbers, pipeline, guide) | inputs.arguments(numbers, config.num)
 
     callback = recorder if config.animation else None
     for indices, images in generate(pipeline, outputs.to_draw, config, config.batch_size, callback, arguments):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .pipelines.inpaint import SSDInpaintPipeline
     from .pipelines.super_resolution import SSDSuperResolutionPipeline
     from .process.scale_space import ScaleSpaceProcess
+    from .publishing.ddpm import from_ddpm
     from .publishing.push import push_pipeline
     from .scheduling_blurring import BlurringScheduler
     from .scheduling_corrective_noise import CorrectiveNoiseScheduler
@@ -27,6 +28,7 @@ __all__ = [
     "SSDSuperResolutionPipeline",
     "ScaleSpaceProcess",
     "VDVAEPipeline",
+    "from_ddpm",
     "push_pipeline",
 ]
 __version__ = "0.1.0"
@@ -41,6 +43,7 @@ _MODULES = {
     "SSDSuperResolutionPipeline": "pipelines.super_resolution",
     "ScaleSpaceProcess": "process",
     "VDVAEPipeline": "pipeline_vdvae",
+    "from_ddpm": "publishing.ddpm",
     "push_pipeline": "publishing.push",
 }
 

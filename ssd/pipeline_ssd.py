@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 
 from .pipelines.denoising import Callback
@@ -63,6 +64,7 @@ class SSDPipeline(DenoisingPipeline):
         guidance_scale: float = 1.0,
         guidance_start: float = 0.0,
         guidance_end: float = 1.0,
+        guide: ModelMixin | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callback | None = None,
@@ -88,13 +90,18 @@ class SSDPipeline(DenoisingPipeline):
             The state x_t at the first timestep, (B, C, h, w), instead of noise.
         class_labels : optional
             B classes, for class-conditional models, or one for all images: numbers, or names where the network's
-            configuration has them (`class_names`). The last class embedding stands for "no class": its number is
-            accepted, and samples without a class.
+            configuration has them (`class_names`). The number of "no class" (`no_class_label` in the configuration) is
+            accepted, too, and samples without a class.
         guidance_scale : float
-            Classifier-free guidance: unconditional + scale * (conditional - unconditional); 1 is off.
+            The strength of guidance, away from the same network without a class (classifier-free guidance), or from
+            `guide`; 1 is off. Guided steps cost two calls of a network.
         guidance_start, guidance_end : float
             The part of the chain that is guided, as shares of its steps: 0 is the first step, from noise, 1 the end.
             Guidance in the middle alone can keep more variety (arXiv:2404.07724).
+        guide : ModelMixin, optional
+            A weaker network for the same task, such as one of an earlier checkpoint, away from which guidance leads
+            (autoguidance, arXiv:2406.02507), with classes or without. It must be on the pipeline's device, and predict
+            what the pipeline's network does, for the same process.
         output_type : {"pil", "np", "pt", "latent"}
             PIL images; float arrays (B, H, W, C) in [0, 1]; tensors (B, C, H, W) in [0, 1]; tensors as the
             process leaves them, about [-1, 1].
@@ -102,7 +109,8 @@ class SSDPipeline(DenoisingPipeline):
             Whether to return an `ImagePipelineOutput` rather than a tuple.
         callback_on_step_end : callable, optional
             Called as (pipeline, step index, timestep, tensors) after every step. It may return new `latents`, and
-            stop the sampling by `pipeline._interrupt = True`, see `interrupt`.
+            stop the sampling by `pipeline._interrupt = True`, see `interrupt`. diffusers' `PipelineCallback` objects
+            are welcome; their `tensor_inputs` count.
         callback_on_step_end_tensor_inputs : sequence of str
             Which of "latents" (x_s) and "pred_original_sample" (prediction of D_s x_0) it receives.
         timesteps : sequence of int, optional
@@ -137,6 +145,7 @@ class SSDPipeline(DenoisingPipeline):
             guidance_scale=guidance_scale,
             guidance_start=guidance_start,
             guidance_end=guidance_end,
+            guide=guide,
             output_type=output_type,
             return_dict=return_dict,
             callback_on_step_end=callback_on_step_end,

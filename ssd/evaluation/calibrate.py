@@ -25,10 +25,12 @@ from ..operators.cosine_bands import band_means, cosine_bands
 from ..operators.cosine_filter import cosine_basis
 from ..operators.spectral import SpectralForm
 from ..pipelines.hub import is_hub_id
+from ..pipelines.saved_files import is_checkpoint
 from ..pipelines.staging import complete_pipeline
 from ..process.log_snr import half_log_snr
 from ..process.residuals import AtChange, ResidualTable
 from ..process.scale_space import ScaleSpaceProcess
+from ..publishing.ddpm import is_ddpm
 from ..publishing.saving import load_pipeline
 from ..scheduling_ssd import SSDScheduler
 from ..seeding import torch_generator
@@ -45,6 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
         config = GivenImages(**parser.parse_args(arguments).as_dict())
         if is_hub_id(config.model):
             raise UsageError(f"--model {config.model} is on the Hub; the table is written into a folder: give one.")
+        if is_ddpm(Path(config.model)) or is_checkpoint(Path(config.model)):
+            raise UsageError(f"--model {config.model} has no scheduler of its own: give the folder of an SSDPipeline.")
         pipeline = load_pipeline(config.model, config.device)
         denoiser = Denoiser(pipeline)
         images = config.open(pipeline)

@@ -11,7 +11,7 @@ from ..commands.settings_file import read_settings
 from ..data.sizes import read_channels
 from ..operators.sizes import Size
 from ..pipeline_ssd import SSDPipeline
-from ..pipelines.guidance import number_of_classes
+from ..pipelines.guidance import has_no_class, number_of_classes
 from ..publishing.saving import load_pipeline
 from ..sampling.compiling import compile_pipeline
 from .config import EvalConfig
@@ -169,8 +169,10 @@ def _number_of_labels(pipeline: SSDPipeline, wanted: int | None, guidance_scale:
     if not (1 <= classes <= embeddings if embeddings else classes == 0):
         allowed = f"1..{embeddings}" if embeddings else "0, since it is unconditional"
         raise UsageError(f"--num_classes {classes} does not fit this model: use {allowed}.")
-    if guidance_scale != 1 and not embeddings:
-        raise UsageError(f"--guidance_scale {guidance_scale} needs a class-conditional model.")
+    if guidance_scale != 1 and not has_no_class(pipeline.unet):
+        raise UsageError(
+            f"--guidance_scale {guidance_scale} needs a class-conditional model that was trained without classes, too."
+        )
     return classes
 
 

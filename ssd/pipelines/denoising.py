@@ -97,7 +97,7 @@ class Denoising:
             for repeat in range(resampling_steps):
                 if repeat:
                     latents = transition(pipeline.scheduler.process, latents, s, t).sample(self.generator)
-                prediction = self._predict(network, latents, t, timesteps[index : index + 1])
+                prediction = self.predict(network, latents, t, timesteps[index : index + 1])
                 faults.note(index, prediction)
                 latents, pred_original_sample = self._step(prediction, t, s, latents, known)
             if self.callback is not None:
@@ -112,7 +112,8 @@ class Denoising:
         self.pipeline.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if self.return_dict else (images,)
 
-    def _predict(self, network: GuidedNetwork, x_t: torch.Tensor, t: int, timestep: torch.Tensor) -> torch.Tensor:
+    def predict(self, network: GuidedNetwork, x_t: torch.Tensor, t: int, timestep: torch.Tensor) -> torch.Tensor:
+        """The network's output for x_t, (B, C, h, w); `timestep` is t as a tensor (1,) on the device."""
         scheduler = self.pipeline.scheduler
         size = scheduler.prediction_size(t)
         return predict_in_groups(network, scheduler.scale_model_input(x_t, t), timestep, size, self.most_images[size])

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
@@ -25,7 +26,7 @@ from .components import check_components
 from .denoising import Callback, Denoising, guided_steps
 from .faults import FirstFaults
 from .groups import images_per_call
-from .guidance import GuidedNetwork, Labels, check_labels
+from .guidance import GuidedNetwork, Labels, check_guide, check_labels
 from .initial_state import check_generators
 from .samplers import default_steps
 from .staged_pipeline import StagedPipeline
@@ -43,6 +44,7 @@ class DenoisingOptions(TypedDict, total=False):
     guidance_scale: float
     guidance_start: float
     guidance_end: float
+    guide: ModelMixin | None
     output_type: str
     return_dict: bool
     callback_on_step_end: Callback | None
@@ -112,7 +114,7 @@ class DenoisingPipeline(StagedPipeline):
 
     @property
     def guidance_scale(self) -> float:
-        """The scale of classifier-free guidance of the last call, 1 before the first.
+        """The scale of guidance of the last call, 1 before the first.
 
         A callback may change it for the steps to come: `pipeline._guidance_scale = 1.0`, as in diffusers.
         """
@@ -153,6 +155,7 @@ class DenoisingPipeline(StagedPipeline):
         guidance_scale: float = 1.0,
         guidance_start: float = 0.0,
         guidance_end: float = 1.0,
+        guide: ModelMixin | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callback | None = None,
@@ -162,11 +165,14 @@ class DenoisingPipeline(StagedPipeline):
         max_batch_size_per_level: int | Sequence[int] | None = None,
     ) -> Denoising:
         """Check the arguments of a call, and choose its timesteps."""
+        # diffusers' own callbacks, PipelineCallback and several of them, say themselves what they need.
+        callback_inputs = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
         check_components(self.unet, self.scheduler)
-        self._check_inputs(batch_size, output_type, callback_on_step_end_tensor_inputs)
+        self._check_inputs(batch_size, output_type, callback_inputs)
         check_generators(generator, batch_size)
         self.scheduler.process.check_eta(eta)
-        labels = check_labels(self.unet, class_labels, batch_size, guidance_scale)
+        labels = check_labels(self.unet, class_labels, batch_size, guidance_scale if guide is None else 1.0)
+        check_guide(self.unet, guide, self._execution_device)
         limits = images_per_call(self.scheduler.resolutions, batch_size, max_batch_size_per_level)
         guided_steps(1, guidance_start, guidance_end)
         if timesteps is None and num_inference_steps is None:
@@ -178,7 +184,7 @@ class DenoisingPipeline(StagedPipeline):
         return Denoising(
             pipeline=self,
             chain=chain,
-            network=GuidedNetwork(self.unet, on_device),
+            network=GuidedNetwork(self.unet, on_device, guide=guide),
             batch_size=batch_size,
             eta=eta,
             generator=generator,
@@ -187,7 +193,7 @@ class DenoisingPipeline(StagedPipeline):
             output_type=output_type,
             return_dict=return_dict,
             callback=callback_on_step_end,
-            callback_inputs=callback_on_step_end_tensor_inputs,
+            callback_inputs=callback_inputs,
         )
 
     def _begin(self, chain: Sequence[int], batch_size: int) -> FirstFaults:

@@ -1,8 +1,18 @@
-"""The network as the pipelines call it: with class labels, with classifier-free guidance, without gradients.
+"""The network as the pipelines call it: with class labels, with guidance, without gradients.
 
-The rule for classes, in this file alone: of a network with n class embeddings the last one, n - 1, stands for "no
-class". It is what guidance calls unconditional, what training puts where it drops a label, and what nobody draws images
-of by default. A pipeline accepts it as a label, which samples without a class.
+Guidance extrapolates from a weak prediction beyond the network's own one,
+
+    weak + scale (own - weak),
+
+where the weak one is the network's without a class (classifier-free guidance, arXiv:2207.12598), or that of a guide, a
+worse network for the same task, such as an earlier checkpoint, with the same class (autoguidance, arXiv:2406.02507).
+Whatever is predicted stands for a clean image by the same affine map, so that clean images are extrapolated alike.
+
+The rule for classes, in this file alone: a network's configuration states as `no_class_label` which of its n class
+embeddings stands for "no class", or by -1 that none does. Where it states nothing, as configurations before version 0.2
+and those of diffusers' own networks, it is the last one, n - 1. It is what guidance calls unconditional, what training
+puts where it drops a label, and what nobody draws images of by default. A pipeline accepts it as a label, which samples
+without a class.
 
 Shape letters: B batch, C channels; h w the size of x_t, H W the size of the prediction.
 """
@@ -12,6 +22,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from diffusers.models.modeling_utils import ModelMixin
@@ -35,14 +46,26 @@ def number_of_classes(unet: ModelMixin) -> int:
     (10, 10)
     """
     embeddings = unet.config.num_class_embeds
-    return max(1, embeddings - 1) if embeddings else 0
+    return max(1, embeddings - has_no_class(unet)) if embeddings else 0
+
+
+def has_no_class(unet: ModelMixin) -> bool:
+    """Whether a class embedding stands for "no class"."""
+    stated = getattr(unet.config, "no_class_label", None)
+    return bool(unet.config.num_class_embeds) and (stated is None or stated >= 0)
 
 
 def no_class_label(unet: ModelMixin) -> int:
-    """The label that stands for "no class": the last class embedding. A ValueError for an unconditional network."""
+    """The label that stands for "no class". A ValueError for a network that has none."""
     if not unet.config.num_class_embeds:
         raise ValueError("An unconditional network has no class labels, and no label for 'no class'.")
-    return unet.config.num_class_embeds - 1
+    if not has_no_class(unet):
+        raise ValueError(
+            "This network has not been trained without a class: leave guidance_scale at 1, or guide it by another "
+            "network."
+        )
+    stated = getattr(unet.config, "no_class_label", None)
+    return unet.config.num_class_embeds - 1 if stated is None else stated
 
 
 def class_number(unet: ModelMixin, name: str) -> int:
@@ -70,23 +93,26 @@ def class_number(unet: ModelMixin, name: str) -> int:
     return names.index(name)
 
 
-def check_labels(unet: ModelMixin, labels: Labels, batch_size: int, scale: float) -> torch.Tensor | None:
-    """The labels as a tensor (B,), int64; None for an unconditional network.
+def check_labels(unet: ModelMixin, labels: Labels, batch_size: int, scale: float = 1.0) -> torch.Tensor | None:
+    """The labels as a tensor (B,), int64; None for an unconditional network. `scale` is of classifier-free guidance.
 
     Raises
     ------
     ValueError
         For labels where there must be none, no labels where there must be some, labels that are not B integers in
-        0..n-1 or names of classes, or a guidance scale other than 1 without classes.
+        0..n-1 or names of classes, or a guidance scale other than 1 without classes or without "no class".
     """
     embeddings = unet.config.num_class_embeds
     if not embeddings:
         if labels is not None:
             raise ValueError("This model is unconditional: it takes no class_labels.")
         if scale != 1.0:
-            raise ValueError(f"guidance_scale={scale} needs a class-conditional model and class_labels.")
+            raise ValueError(f"guidance_scale={scale} needs a class-conditional model and class_labels, or a guide.")
         return None
-    wanted = f"{batch_size} integers in 0..{embeddings - 1} ({embeddings - 1} means no class)"
+    besides = f" ({no_class_label(unet)} means no class)" if has_no_class(unet) else ""
+    wanted = f"{batch_size} integers in 0..{embeddings - 1}{besides}"
+    if scale != 1.0:
+        no_class_label(unet)
     if labels is None:
         raise ValueError(f"The model is class-conditional: give class_labels, {wanted}.")
     if isinstance(labels, (int, str)):
@@ -101,6 +127,32 @@ def check_labels(unet: ModelMixin, labels: Labels, batch_size: int, scale: float
     return tensor.to(torch.int64)
 
 
+def check_guide(unet: ModelMixin, guide: ModelMixin | None, device: torch.device) -> None:
+    """Raise a ValueError with what differs unless `guide`, if there is one, does the network's task on the device."""
+    if guide is None:
+        return
+    own, other = _task_of(unet), _task_of(guide)
+    differing = [name for name in own if own[name] != other[name]]
+    if differing:
+        name = differing[0]
+        raise ValueError(
+            f"A guide is a network for the same task, but its {name} is {other[name]} and the network's {own[name]}: "
+            "use an earlier checkpoint, or a smaller network that was trained on the same data."
+        )
+    if guide.device.type != device.type:
+        raise ValueError(f"The guide is on {guide.device} and the pipeline on {device}: move it with guide.to(..).")
+
+
+def _task_of(unet: ModelMixin) -> dict[str, Any]:
+    """What a network is given and asked for."""
+    side = unet.config.sample_size
+    return {
+        "sample_size": (side, side) if isinstance(side, int) else tuple(side or ()),
+        **{name: unet.config[name] for name in ("in_channels", "out_channels", "num_class_embeds")},
+        "ability to enlarge images": hasattr(unet, "working_sizes"),
+    }
+
+
 @dataclass(frozen=True)
 class GuidedNetwork:
     """A network, the classes of a batch, and how strongly they guide.
@@ -112,21 +164,29 @@ class GuidedNetwork:
     labels : torch.Tensor or None
         (B,), int64, on the network's device; None for an unconditional network.
     scale : float
-        unconditional + scale * (conditional - unconditional), arXiv:2207.12598; 1 is off and costs a single call.
+        The strength of guidance; 1 is off and costs a single call, others two.
+    guide : ModelMixin or None
+        The network of the weak predictions; None is classifier-free guidance.
     """
 
     unet: ModelMixin
     labels: torch.Tensor | None = None
     scale: float = 1.0
+    guide: ModelMixin | None = None
 
     def __call__(self, x_t: torch.Tensor, timestep: torch.Tensor, output_size: Size) -> torch.Tensor:
         """The prediction of D_s x_0 in the dtype of x_t: (B, C, h, w) -> (B, C, H, W); `timestep` has shape (1,)."""
-        if self.labels is None or self.scale == 1.0:
-            return _predict(self.unet, x_t, timestep, output_size, self.labels)
-        no_class = torch.full_like(self.labels, no_class_label(self.unet))
-        unconditional = _predict(self.unet, x_t, timestep, output_size, no_class)
-        conditional = _predict(self.unet, x_t, timestep, output_size, self.labels)
-        return unconditional + self.scale * (conditional - unconditional)
+        own = _predict(self.unet, x_t, timestep, output_size, self.labels)
+        if self.scale == 1.0:
+            return own
+        if self.guide is not None:
+            weak = _predict(self.guide, x_t, timestep, output_size, self.labels)
+        elif self.labels is not None:
+            no_class = torch.full_like(self.labels, no_class_label(self.unet))
+            weak = _predict(self.unet, x_t, timestep, output_size, no_class)
+        else:
+            return own
+        return weak + self.scale * (own - weak)
 
     def with_scale(self, scale: float) -> GuidedNetwork:
         """The same with another strength of guidance."""

@@ -5,10 +5,11 @@ Shape letters: B batch, C channels, h w the size of x_t at the first timestep.
 
 from __future__ import annotations
 
-import torch
-from diffusers.utils.torch_utils import randn_tensor
+from collections.abc import Sized
 
-from ..process.posterior import Generators
+import torch
+
+from ..process.posterior import Generators, white_noise
 
 
 def initial_state(
@@ -23,7 +24,7 @@ def initial_state(
     ----------
     shape : tuple of int
         (B, C, h, w).
-    generator : torch.Generator or sequence of B torch.Generator, optional
+    generator : torch.Generator, sequence of B torch.Generator or NoiseSource, optional
     given : torch.Tensor, optional
         x_t instead of noise.
     device : torch.device
@@ -34,8 +35,7 @@ def initial_state(
         When the given state has another shape.
     """
     if given is None:
-        generator = list(generator) if isinstance(generator, tuple) else generator  # diffusers knows lists only
-        return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+        return white_noise(torch.empty(shape, device=device, dtype=torch.float32), generator)
     if tuple(given.shape) != shape:
         raise ValueError(
             f"latents must have the shape of x_t at the first timestep, {shape}, got {tuple(given.shape)}."
@@ -44,6 +44,9 @@ def initial_state(
 
 
 def check_generators(generator: Generators, batch_size: int) -> None:
-    """Raise a ValueError unless there is at most one generator, or one per image."""
-    if isinstance(generator, (list, tuple)) and len(generator) != batch_size:
-        raise ValueError(f"Got {len(generator)} generators for {batch_size} images: give one, or one per image.")
+    """Raise a ValueError unless there is at most one generator, or one per image, or noise of as many images."""
+    number = len(generator) if isinstance(generator, Sized) else batch_size
+    if number != batch_size:
+        if isinstance(generator, (list, tuple)):
+            raise ValueError(f"Got {number} generators for {batch_size} images: give one, or one per image.")
+        raise ValueError(f"Got noise of {number} images for {batch_size} images: give as many weights as images.")

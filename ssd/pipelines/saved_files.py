@@ -1,4 +1,4 @@
-"""The files of a saved pipeline by name, and the digests of those that hold weights.
+"""The files of a saved pipeline by name, the digests of those that hold weights, and what a run's checkpoint has.
 
 Every function raises a ValueError that names the file and what is wrong with it.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..commands.files import file_sha256
+from .staging import complete_pipeline
 
 NETWORK_PARTS = ("unet", "vdvae")
 """The parts that have weights."""
@@ -19,6 +20,9 @@ NETWORK_PARTS = ("unet", "vdvae")
 INDEX = "model_index.json"
 DIGESTS = "pipeline.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+STATE = "state.json"
+AVERAGE = "ema_0.safetensors"
+"""In a checkpoint of a run: what it says of its files, and the weights that the run's pipeline would have."""
 
 MODULES = (
     "flexi_unet.modeling_flexi_unet",
@@ -97,3 +101,35 @@ def check_digests(folder: Path) -> None:
             f"The files of weights are not those that {DIGESTS} was written with: they were damaged, or replaced. If "
             f"you replaced them, delete {DIGESTS}."
         )
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint of a run, RUN/checkpoints/step_00001000."""
+    return (folder / STATE).is_file() and folder.resolve().parent.name == "checkpoints"
+
+
+def pipeline_of(folder: Path) -> Path:
+    """Where the configurations of a model are: its own folder, or the pipeline of the run whose checkpoint it is."""
+    return complete_pipeline(folder.resolve().parent.parent) if is_checkpoint(folder) else folder
+
+
+def check_average(checkpoint: Path) -> None:
+    """Compare the averaged weights of a checkpoint with their digest."""
+    files = read_object(checkpoint, STATE).get("files")
+    entry = files.get(AVERAGE) if isinstance(files, dict) else None
+    if not (checkpoint / AVERAGE).is_file():
+        raise ValueError(f"{AVERAGE} is missing.")
+    if isinstance(entry, dict) and entry.get("sha256") != file_sha256(checkpoint / AVERAGE):  # version 0.1 had sizes
+        raise ValueError(f"{AVERAGE} is damaged: its content is not what was written.")
+
+
+def decisive_files(folder: Path) -> dict[str, Path]:
+    """The files that decide over what a model draws, by names that say what they are."""
+    of_pipeline = pipeline_of(folder)
+    parts = [part for part in ("unet", "scheduler", "vdvae") if (of_pipeline / part).is_dir()]
+    files = {f"{part}/{file.name}": file for part in parts for file in sorted((of_pipeline / part).iterdir())}
+    if not parts:  # an old folder of diffusers, with all files together
+        files = {file.name: file for kind in ("*.json", "*.safetensors") for file in sorted(folder.glob(kind))}
+    elif is_checkpoint(folder):
+        files = {name: file for name, file in files.items() if file.suffix == ".json"} | {AVERAGE: folder / AVERAGE}
+    return {name: file for name, file in files.items() if file.is_file()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -17,12 +18,23 @@ from ..operators.linear import LinearOperator
 from ..operators.placing import like
 from ..operators.spectral import Covariance, IsotropicCovariance, SpectralCovariance, SpectralForm
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
-"""One generator for the whole batch, one per image in a list or a tuple, or the global one."""
+
+class NoiseSource(Protocol):
+    """Where all random numbers of a chain come from, in the place of generators."""
+
+    def white_noise(self, images: torch.Tensor) -> torch.Tensor:
+        """Standard normal numbers, one for every pixel of `images`, (B, C, h, w), in their dtype."""
+
+
+Generators = torch.Generator | Sequence[torch.Generator] | NoiseSource | None
+"""One generator for the whole batch, one per image in a list or a tuple, a source of noise, or the global generator."""
 
 
 def white_noise(images: torch.Tensor, generator: Generators) -> torch.Tensor:
     """Independent standard normal numbers, one for every pixel of `images`."""
+    source = getattr(generator, "white_noise", None)
+    if source is not None:
+        return source(images)
     generator = list(generator) if isinstance(generator, tuple) else generator  # diffusers knows lists only
     return randn_tensor(tuple(images.shape), generator=generator, device=images.device, dtype=images.dtype)
 

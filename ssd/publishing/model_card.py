@@ -11,6 +11,7 @@ from huggingface_hub import ModelCardData
 from flexi_unet import FlexiUNet2DModel
 
 from ..pipeline_ssd import SSDPipeline
+from ..pipelines.guidance import has_no_class, no_class_label
 
 LISTED_CLASSES = 20
 """The most classes that a card names."""
@@ -153,7 +154,8 @@ def _describe(pipeline: SSDPipeline) -> dict[str, str]:
         facts["Switches"] = f"a call with `switches=[..]` may move them, within {bands}"
     facts |= _network(unet)
     if unet.config.num_class_embeds:
-        facts["Class embeddings"] = str(unet.config.num_class_embeds)
+        last = f", of which {no_class_label(unet)} means no class" if has_no_class(unet) else ", none for no class"
+        facts["Class embeddings"] = f"{unet.config.num_class_embeds}{last}"
     names = getattr(unet, "class_names", None)
     if names is not None:
         facts["Classes"] = f"{len(names)}: {_listed(names)}"

@@ -26,7 +26,16 @@ from safetensors import SafetensorError, safe_open
 from flexi_unet import FlexiUNet2DModel, ResizedUNet2DModel
 from vdvae import VDVAEModel
 
-from ..pipelines.saved_files import INDEX, by_our_modules, check_digests, read_object, weight_files
+from ..pipelines.saved_files import (
+    AVERAGE,
+    INDEX,
+    by_our_modules,
+    check_average,
+    check_digests,
+    pipeline_of,
+    read_object,
+    weight_files,
+)
 from ..schedulers.base import ProcessScheduler
 from ..scheduling_blurring import BlurringScheduler
 from ..scheduling_corrective_noise import CorrectiveNoiseScheduler
@@ -59,7 +68,7 @@ MOST_APPLIED = 10_000
 _REPEATED = re.compile(r"x(\d+)(?:r(\d+))?")
 DTYPES = ("F64", "F32", "F16", "BF16")
 ADDED_LATER: dict[type, frozenset[str]] = {
-    FlexiUNet2DModel: frozenset({"id2label", "patch_size", "downsample_type"}),
+    FlexiUNet2DModel: frozenset({"id2label", "patch_size", "downsample_type", "no_class_label"}),
     ResizedUNet2DModel: frozenset(inspect.signature(ResizedUNet2DModel).parameters),  # diffusers may add some
     SSDScheduler: frozenset(
         {
@@ -115,9 +124,21 @@ def build_scheduler(folder: Path, scheduler: type[ProcessScheduler]) -> ProcessS
 def check_network(folder: Path, network: type[ModelMixin], part: str = "unet") -> None:
     """Compare the config.json of a part with the tensors in its safetensors files, and these with their digests."""
     settings = read_settings(folder, f"{part}/config.json", network)
-    tensors = read_shapes(folder, part)
-    _compare(_shapes_of(network, settings, len(tensors), part), tensors, part)
+    _check_shapes(network, settings, read_shapes(folder, weight_files(folder, part)), part)
     check_digests(folder)
+
+
+def check_checkpoint(checkpoint: Path, network: type[ModelMixin], part: str) -> dict[str, Any]:
+    """The settings of a run's network, compared with the averaged weights of a checkpoint, and these with their digest.
+
+    `part` is what the network is called in the run's pipeline.
+    """
+    if not (checkpoint / f"{part}.safetensors").is_file():
+        raise ValueError(f"it is a checkpoint of another kind of model: it has no {part}.safetensors.")
+    settings = read_settings(pipeline_of(checkpoint), f"{part}/config.json", network)
+    check_average(checkpoint)
+    _check_shapes(network, settings, read_shapes(checkpoint, [AVERAGE]), part)
+    return settings
 
 
 def read_settings(folder: Path, name: str, described: type) -> dict[str, Any]:
@@ -161,10 +182,10 @@ def _fits(value: Any, kind: Any) -> bool:
     return type(value) is kind
 
 
-def read_shapes(folder: Path, part: str = "unet") -> dict[str, tuple[int, ...]]:
-    """Name -> shape of all tensors of the network; only the headers of the files are read."""
+def read_shapes(folder: Path, files: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of all tensors in files of weights; only their headers are read."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for name in weight_files(folder, part):
+    for name in files:
         try:
             with safe_open(folder / name, framework="pt") as file:
                 slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
@@ -177,6 +198,13 @@ def read_shapes(folder: Path, part: str = "unet") -> dict[str, tuple[int, ...]]:
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{name} is truncated or damaged ({error}).") from error
     return shapes
+
+
+def _check_shapes(
+    network: type[ModelMixin], settings: Mapping[str, Any], found: Mapping[str, tuple[int, ...]], part: str
+) -> None:
+    """Raise a ValueError unless the tensors that were found are those of a network with these settings."""
+    _compare(_shapes_of(network, settings, len(found), part), found, part)
 
 
 def _shapes_of(

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from flexi_unet.class_names import NO_SUCH_LABEL
+
 from .published_names import expected_adapters, module_of
 
 NUM_GROUPS = 32
@@ -51,6 +53,7 @@ def infer_config(weights: Weights, num_attention_heads: int = 4, image_size: int
         "num_attention_heads": num_attention_heads,
         "norm_num_groups": NUM_GROUPS,
         "num_class_embeds": _size(weights, "label_emb.weight", 0) if "label_emb" in modules else None,
+        "no_class_label": NO_SUCH_LABEL if "label_emb" in modules else None,  # guided-diffusion always has a class
         "decoder_exit": "early",
         "time_embed_channels": _size(weights, "time_embed.0.weight", 1),
     }

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, UNet2DModel
 from diffusers.models.modeling_utils import ModelMixin
+from safetensors.torch import load_file
 
 from vdvae import VDVAEModel
 
@@ -20,9 +21,19 @@ from ..commands.files import PART, flush_to_disk, whole_file, whole_folder, writ
 from ..pipeline_ssd import SSDPipeline
 from ..pipeline_vdvae import VDVAEPipeline
 from ..pipelines.hub import model_folder
-from ..pipelines.saved_files import DIGESTS, INDEX, NETWORK_PARTS, by_our_modules, digests_of
+from ..pipelines.saved_files import (
+    AVERAGE,
+    DIGESTS,
+    INDEX,
+    NETWORK_PARTS,
+    by_our_modules,
+    digests_of,
+    is_checkpoint,
+    pipeline_of,
+)
 from ..pipelines.staging import STAGED, complete_pipeline
-from .pipeline_files import build_scheduler, check_network, read_classes, read_object
+from .ddpm import is_ddpm, part_of_ddpm, read_ddpm_scheduler
+from .pipeline_files import build_scheduler, check_checkpoint, check_network, read_classes, read_object
 
 PIPELINE_PARTS = (*NETWORK_PARTS, "scheduler", INDEX, DIGESTS, STAGED)
 """Everything in a folder that belongs to a saved pipeline."""
@@ -100,7 +111,9 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "float32")
     Parameters
     ----------
     model : str
-        A folder that `save_pipeline` wrote, or the name of a model on the Hub, user/name.
+        A folder that `save_pipeline` wrote, or the name of a model on the Hub, user/name. Of a checkpoint of a run,
+        RUN/checkpoints/step_00001000, the averaged weights are loaded, with the run's scheduler. Pipelines of
+        diffusers' DDPM and DDIM are taken for models of one level (`ssd.publishing.ddpm`).
     device : str, optional
         Default: the accelerator if there is one, else the CPU.
     dtype : str
@@ -113,8 +126,11 @@ def load_pipeline(model: str, device: str | None = None, dtype: str = "float32")
     """
 
     def build(folder: Path) -> SSDPipeline:
-        classes = read_classes(folder)
-        scheduler = build_scheduler(folder, classes["scheduler"])
+        if is_ddpm(folder):
+            unet = _load_network(folder, UNet2DModel, part_of_ddpm(folder, "unet"), dtype)
+            return SSDPipeline(unet, read_ddpm_scheduler(folder, unet.config))
+        classes = read_classes(pipeline_of(folder))
+        scheduler = build_scheduler(pipeline_of(folder), classes["scheduler"])
         return SSDPipeline(_load_network(folder, classes["unet"], dtype=dtype), scheduler)
 
     return _load(model, build, "an SSDPipeline", device)
@@ -124,14 +140,15 @@ def load_vdvae_pipeline(model: str, device: str | None = None) -> VDVAEPipeline:
     """Load a saved VDVAE, after its files were checked; arguments and errors as those of `load_pipeline`."""
 
     def build(folder: Path) -> VDVAEPipeline:
-        return VDVAEPipeline(_load_network(folder, read_classes(folder, "VDVAEPipeline")["vdvae"], "vdvae"))
+        network = read_classes(pipeline_of(folder), "VDVAEPipeline")["vdvae"]
+        return VDVAEPipeline(_load_network(folder, network, "vdvae"))
 
     return _load(model, build, "a VDVAEPipeline", device)
 
 
 def load_any_pipeline(model: str, device: str | None = None) -> SSDPipeline | VDVAEPipeline:
     """Load a saved pipeline of either kind, by the class that its index names; else as `load_pipeline`."""
-    folder = folder_of(model)
+    folder = pipeline_of(folder_of(model))
     index = by_our_modules(read_object(folder, INDEX)) if (folder / INDEX).is_file() else {}
     is_vdvae = index.get("_class_name") == VDVAEPipeline.__name__
     return load_vdvae_pipeline(model, device) if is_vdvae else load_pipeline(model, device)
@@ -154,9 +171,12 @@ def folder_of(model: str | Path, flag: str = "--model") -> Path:
 def _load(model: str, build: Callable[[Path], AnyPipeline], what: str, device: str | None) -> AnyPipeline:
     """The pipeline in a folder on its device, with one line about anything that is wrong."""
     folder = folder_of(model)
-    if not (folder / INDEX).is_file():
+    if not (pipeline_of(folder) / INDEX).is_file():
         raise UsageError(
             f"--model {model} is not a pipeline: give a folder with {INDEX}, such as a finished run's --out."
+            if not is_checkpoint(folder)
+            else f"--model {model} is a checkpoint, and the folder of its run has no pipeline, which says what network "
+            "it is of: continue the run with --resume until it saves one."
         )
     try:
         pipeline = build(folder)
@@ -236,6 +256,11 @@ def _load_alone(model: str | Path, flag: str, pipeline: str, part: str) -> Model
 
 
 def _load_network(folder: Path, network: type, part: str = "unet", dtype: str = "float32") -> ModelMixin:
+    """A network from the part of a pipeline's folder, or from a checkpoint of a run, after its files were checked."""
+    if is_checkpoint(folder):
+        averaged = network.from_config(check_checkpoint(folder, network, part))  # type: ignore[attr-defined]
+        averaged.load_state_dict(load_file(folder / AVERAGE))
+        return averaged.eval().to(getattr(torch, dtype))
     check_network(folder, network, part)
     # Only when needed: newer versions of diffusers warn about the name torch_dtype, older ones know no other.
     chosen = {} if dtype == "float32" else {"torch_dtype": getattr(torch, dtype)}

@@ -20,6 +20,7 @@ from PIL import Image
 from ..commands.errors import UsageError
 from ..commands.files import file_sha256, remove_leftovers, whole_file, write_json
 from ..pipelines.hub import model_folder
+from ..pipelines.saved_files import decisive_files
 from ..pipelines.staging import complete_pipeline
 from .many_images import SamplingSettings
 from .pictures import as_picture
@@ -48,9 +49,7 @@ def sampling_settings(model: Path, settings: SamplingSettings) -> dict[str, Any]
 def model_sha256(model: Path) -> str:
     """One hash of a saved pipeline: its configurations and weights."""
     folder = complete_pipeline(model_folder(model))
-    parts = [folder / part for part in ("unet", "scheduler", "vdvae") if (folder / part).is_dir()]
-    files = [file for part in parts for file in sorted(part.iterdir()) if file.is_file()]
-    lines = [f"{file.relative_to(folder)} {file_sha256(file)}" for file in files]
+    lines = [f"{name} {file_sha256(file)}" for name, file in decisive_files(folder).items()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -78,6 +78,10 @@ class SamplingSettings:
         if not 0 <= self.eta <= 1:
             raise UsageError(f"--eta must be in [0, 1], got {self.eta}.")
 
+    def generator(self, number: int) -> torch.Generator:
+        """All random numbers of the image with this number."""
+        return torch_generator(self.seed, "image", number)
+
     def prepare(self: Settings, pipeline: DenoisingPipeline) -> Settings:
         """Give `pipeline` the sampler; returns the settings with their defaults filled in.
 
@@ -170,7 +174,7 @@ def draw(
         batch_size=len(drawn),
         num_inference_steps=settings.steps,
         eta=settings.eta,
-        generator=[torch_generator(settings.seed, "image", i) for i in drawn],
+        generator=[settings.generator(i) for i in drawn],
         **(classes if arguments is None else arguments(drawn)),
         output_type="latent",
         callback_on_step_end=callback,

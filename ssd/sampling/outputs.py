@@ -28,7 +28,8 @@ class OutputSettings:
     Parameters
     ----------
     model : str
-        The folder of a pipeline, such as a training run's --out.
+        The folder of a pipeline, such as a training run's --out; a checkpoint in it, RUN/checkpoints/step_00001000, of
+        which the averaged weights are taken; or a name on the Hub.
     num : int
         The number of images.
     grid : str, optional

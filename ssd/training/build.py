@@ -100,8 +100,10 @@ def build_scheduler(config: TrainConfig) -> ProcessScheduler:
 def build_unet(config: TrainConfig, class_names: Sequence[str] | None = None) -> FlexiUNet2DModel | ResizedUNet2DModel:
     """The network that `config` describes, with new weights; the last of its class embeddings is "no class"."""
     layers = config.layers_per_block
-    num_class_embeds = len(class_names) + 1 if class_names else None
-    id2label = dict(enumerate(class_names)) if class_names else None
+    classes: dict[str, Any] = {}
+    if class_names:
+        classes = {"id2label": dict(enumerate(class_names)), "no_class_label": len(class_names)}
+        classes["num_class_embeds"] = len(class_names) + 1
     if config.network == "resized_unet":
         if not isinstance(layers, int):
             raise UsageError(f"--network resized_unet has one --layers_per_block for all stages, got {layers}.")
@@ -114,8 +116,7 @@ def build_unet(config: TrainConfig, class_names: Sequence[str] | None = None) ->
             num_attention_heads=config.num_attention_heads,
             norm_num_groups=config.norm_num_groups,
             dropout=config.dropout,
-            num_class_embeds=num_class_embeds,
-            id2label=id2label,
+            **classes,
         )
     return FlexiUNet2DModel(
         sample_size=config.sample_size,
@@ -130,8 +131,7 @@ def build_unet(config: TrainConfig, class_names: Sequence[str] | None = None) ->
         decoder_exit=config.decoder_exit,
         patch_size=config.patch_size,
         downsample_type=config.downsample_type,
-        num_class_embeds=num_class_embeds,
-        id2label=id2label,
+        **classes,
         time_embed_channels=BASE_CHANNELS if config.block_out_channels is None else None,
     )
 

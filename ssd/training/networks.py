@@ -22,6 +22,7 @@ def resized_unet_of(
     dropout: float = 0.0,
     num_class_embeds: int | None = None,
     id2label: dict[int, str] | None = None,
+    no_class_label: int | None = None,
 ) -> ResizedUNet2DModel:
     """diffusers' U-Net with guided-diffusion's blocks, of the same widths and attention as `FlexiUNet2DModel`.
 
@@ -33,8 +34,10 @@ def resized_unet_of(
         The full resolution, at which it runs.
     widths : sequence of int
         The widths of its stages, fine to coarse.
-    channels, layers_per_block, attention_resolutions, norm_num_groups, dropout, num_class_embeds, id2label
+    channels, layers_per_block, attention_resolutions, norm_num_groups, dropout
         As in `FlexiUNet2DModel`; layers_per_block is one number.
+    num_class_embeds, id2label, no_class_label
+        As in `FlexiUNet2DModel`.
     num_attention_heads : int
         The heads at the coarsest stage. diffusers' U-Net has heads of one width everywhere, so narrower stages have
         fewer.
@@ -67,6 +70,7 @@ def resized_unet_of(
         dropout=dropout,
         num_class_embeds=num_class_embeds,
         id2label=id2label,
+        no_class_label=no_class_label,
     )
 
 

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from flexi_unet import FlexiUNet2DModel
-from ssd import BlurringScheduler, SSDPipeline
+from ssd import BlurringScheduler, SSDPipeline, SSDScheduler
 from ssd.commands.lock import hold_folder
 from ssd.publishing.saving import save_pipeline
 
+from ..conftest import TINY
 from ..evaluation.conftest import save_grey_model, save_model
 
 SAMPLE, EVAL = "sample/sample_ssd.py", "sample/eval_fid.py"
@@ -279,3 +280,76 @@ def test_a_full_disk(lost: str, model, tmp_path, run_command, monkeypatch) -> No
     monkeypatch.undo()
     assert run_command(LOST[lost], *flags).code == 0
     assert all(np.array(Image.open(path)).shape == (16, 16, 3) for path in out.rglob("0*.png"))
+
+
+def test_an_image_for_every_seed(flags, tmp_path, run_command) -> None:
+    """Each is image 0 of its seed."""
+    for seed in (3, 5):
+        more = ["--num", "1", "--seed", seed, "--out", tmp_path / str(seed)]
+        assert run_command(SAMPLE, *flags, *more).code == 0
+    done = run_command(SAMPLE, *flags, "--seeds", "[5, 4, 3]")
+    assert done.code == 0, done.err
+    drawn = pictures(tmp_path / "out")
+    assert list(drawn) == [f"{i:06d}.png" for i in range(3)]
+    singles = {seed: np.array(Image.open(tmp_path / str(seed) / "000000.png")).astype(int) for seed in (3, 5)}
+    found = [np.array(Image.open(tmp_path / "out" / name)).astype(int) for name in drawn]
+    assert np.abs(found[0] - singles[5]).max() <= 1  # another batch may round differently
+    assert np.abs(found[2] - singles[3]).max() <= 1
+    assert np.abs(found[1] - singles[3]).max() > 1
+    assert json.loads((tmp_path / "out" / "samples.json").read_text())["seeds"] == [5, 4, 3]
+    done = run_command(SAMPLE, *flags, "--seeds", "3:6")
+    done.assert_one_line_error("seeds is [5, 4, 3] there and [3, 4, 5] here")
+    for words, part in (
+        (["--seeds", "3-6"], "--seeds must be a list such as '[1, 2, 3]' or a range such as 0:16, got '3-6'"),
+        (["--seeds", "6:3"], "at least one, got []"),
+        (["--seeds", "[-1]"], "of at least 0"),
+        (["--seeds", "0:3", "--num", "4"], "leave --seed and --num out"),
+    ):
+        run_command(SAMPLE, *flags, *words).assert_one_line_error(part)
+
+
+@pytest.mark.slow
+def test_checkpoints_are_models_and_guides(tmp_path, run_command) -> None:
+    """The last checkpoint's averaged weights are the pipeline's; an earlier one draws others, and guides."""
+    run = tmp_path / "run"
+    train = ["--data", "digits", "--max_steps", "4", "--save_every", "2", "--out", run]
+    assert run_command("train/train_ssd.py", *TINY, *train).code == 0
+    early, last = (run / "checkpoints" / f"step_{step:08d}" for step in (2, 4))
+    common = ["--num", "3", "--steps", "4", "--device", "cpu"]
+    for model, name in ((run, "run"), (last, "last"), (early, "early")):
+        done = run_command(SAMPLE, "--model", model, *common, "--out", tmp_path / name)
+        assert done.code == 0, done.err
+    assert pictures(tmp_path / "run") == pictures(tmp_path / "last")
+    assert pictures(tmp_path / "run") != pictures(tmp_path / "early")
+    settings = [json.loads((tmp_path / name / "samples.json").read_text()) for name in ("run", "last", "early")]
+    assert len({each["model"] for each in settings}) == 3
+    guided = ["--model", run, "--guide", early, "--guidance_scale", "2", *common, "--out", tmp_path / "guided"]
+    done = run_command(SAMPLE, *guided)
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "guided" / "samples.json").read_text())["guide"] == settings[2]["model"]
+    assert pictures(tmp_path / "guided") != pictures(tmp_path / "run")
+    again = [last if word == early else word for word in guided]
+    run_command(SAMPLE, *again).assert_one_line_error("guide is ")
+    weights = early / "ema_0.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8] + bytes(8))
+    for words in (["--model", early], ["--model", run, "--guidance_scale", "2", "--guide", early]):
+        done = run_command(SAMPLE, *words, *common, "--grid", tmp_path / "g.png")
+        done.assert_one_line_error(words[-2], "ema_0.safetensors is damaged: its content is not what was written")
+    (run / "model_index.json").unlink()
+    done = run_command(SAMPLE, "--model", last, *common, "--grid", tmp_path / "g.png")
+    done.assert_one_line_error("is a checkpoint, and the folder of its run has no pipeline")
+
+
+def test_guides_that_do_not_fit_are_one_line(model, flags, tmp_path, run_command) -> None:
+    done = run_command(SAMPLE, *flags, "--num", "3", "--guide", model)
+    done.assert_one_line_error("--guide has no effect with a guidance_scale of 1")
+    guided = [*flags, "--num", "3", "--guidance_scale", "1.5", "--guide"]
+    run_command(SAMPLE, *guided, tmp_path / "none").assert_one_line_error("--guide", "is not a pipeline")
+    other = save_model(tmp_path / "other", num_class_embeds=4)
+    run_command(SAMPLE, *guided, other).assert_one_line_error("its num_class_embeds is 4 and the network's None")
+    pipeline = SSDPipeline.from_pretrained(model)
+    pipeline.scheduler = SSDScheduler.from_config(pipeline.scheduler.config, resolution_gamma=2.0)
+    save_pipeline(pipeline, tmp_path / "process")
+    done = run_command(SAMPLE, *guided, tmp_path / "process")
+    done.assert_one_line_error("its process has resolution_gamma=2.0, and this one 0.5")
+    assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from PIL import Image
 
 import ssd
@@ -202,6 +203,43 @@ def test_guidance_in_a_part_of_the_chain(case: Case) -> None:
         counted(guidance_start=0.8, guidance_end=0.4)
 
 
+@pytest.mark.parametrize("embeddings", [None, 4])
+def test_a_weaker_network_guides(case: Case, embeddings: int | None) -> None:
+    pipe = made(case, num_class_embeds=embeddings)
+    guide = small_pipeline(**(TINY | {"block_out_channels": (8, 8), "num_class_embeds": embeddings})).unet
+    classes = {} if embeddings is None else {"class_labels": [0, 2, 1]}
+    plain = case.images(pipe, range(3), **classes)
+    options = classes | {"guide": guide, "guidance_scale": 2.0}
+    guided = case.images(pipe, range(3), **options)
+    assert relative_error(guided, plain) > 1e-4
+    assert torch.equal(case.images(pipe, range(3), **(options | {"guide": pipe.unet})), plain)
+    assert torch.equal(case.images(pipe, range(3), **options, guidance_end=0.0), plain)
+    assert torch.equal(case.images(pipe, range(3), **(options | {"guidance_scale": 1.0})), plain)
+    # Guidance adds the errors of two calls with the weights 2 and 1.
+    calls = 3 * STEPS * (2 if case is CASES["resampled"] else 1)
+    grouped = case.images(pipe, range(3), **options, max_batch_size_per_level=2)
+    assert relative_error(grouped, guided) < calls * network_rounding(pipe.unet)
+    other = small_pipeline(**(TINY | {"in_channels": 1, "out_channels": 1, "num_class_embeds": embeddings})).unet
+    with pytest.raises(ValueError, match=r"its in_channels is 1 and the network's 3: use an earlier checkpoint"):
+        case.images(pipe, range(3), **(options | {"guide": other}))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_guide_in_half_precision(case: Case, dtype: torch.dtype) -> None:
+    """The two predictions are put together in float32."""
+    pipe = made(case).to(dtype)
+    pipe.scheduler = SSDScheduler.from_config(pipe.scheduler.config, solver_order=1, timestep_spacing="linspace")
+    guide = small_pipeline(**(TINY | {"block_out_channels": (8, 8)})).unet
+    results = []
+    for kind in (torch.float32, dtype):
+        with plain_attention():
+            options = {"guide": guide.to(kind), "guidance_scale": 1.5, "num_inference_steps": 4}
+            results.append(case.images(pipe.to(kind), range(2), **options))
+    assert results[1].dtype == torch.float32
+    calls = 2 * 4 * (2 if case is CASES["resampled"] else 1)
+    assert relative_error(results[1], results[0]) < calls * network_rounding(pipe.unet, dtype)
+
+
 def test_callbacks_stop_the_chain_and_count_its_own_steps(case: Case) -> None:
     pipe, seen = made(case), []
 
@@ -217,6 +255,33 @@ def test_callbacks_stop_the_chain_and_count_its_own_steps(case: Case) -> None:
     assert case.images(pipe, range(2)).shape == (2, 3, 16, 16)
     assert not pipe.interrupt
     assert pipe.first_fault() is None
+
+
+class Halving(PipelineCallback):
+    """A callback as diffusers has them: from the cutoff on, states are halved."""
+
+    tensor_inputs = ["latents", "pred_original_sample"]  # noqa: RUF012 (as diffusers' own)
+
+    def callback_fn(self, pipeline, step_index, timesteps, callback_kwargs) -> dict:
+        assert set(callback_kwargs) == set(self.tensor_inputs)
+        if step_index >= int(pipeline.num_timesteps * self.config.cutoff_step_ratio):
+            callback_kwargs["latents"] = callback_kwargs["latents"] / 2
+        return callback_kwargs
+
+
+def test_callbacks_of_diffusers(case: Case) -> None:
+    pipe = made(case)
+    plain, last = case.images(pipe, range(2)), 1 - 0.5 / pipe.num_timesteps
+    halved = case.images(pipe, range(2), callback_on_step_end=Halving(cutoff_step_ratio=last))
+    assert torch.equal(halved, plain / 2)
+    both = MultiPipelineCallbacks([Halving(cutoff_step_ratio=last), Halving(cutoff_step_ratio=last)])
+    assert torch.equal(case.images(pipe, range(2), callback_on_step_end=both), plain / 4)
+
+    class Other(Halving):
+        tensor_inputs = ["prompt_embeds"]  # noqa: RUF012
+
+    with pytest.raises(ValueError, match="may hold latents, pred_original_sample, got"):
+        case.images(pipe, range(2), callback_on_step_end=Other())
 
 
 def test_faults_name_the_timestep(case: Case) -> None:

@@ -27,7 +27,8 @@ KINDS: dict[str, Callable[[], DiffusionPipeline]] = {
         flexi(block_out_channels=(32, 32, 32)), SSDScheduler(sample_size=16, num_levels=3, **FIRST_ORDER)
     ),
     "classes": lambda: SSDPipeline(
-        flexi(num_class_embeds=3, id2label={0: "cat", 1: "dog"}), SSDScheduler(sample_size=16, num_levels=2)
+        flexi(num_class_embeds=3, id2label={0: "cat", 1: "dog"}, no_class_label=2),
+        SSDScheduler(sample_size=16, num_levels=2),
     ),
     "one_level": lambda: SSDPipeline(UNet2DModel(16, **SETTINGS, **BLOCKS), SSDScheduler(sample_size=16, num_levels=1)),
     "resized": lambda: SSDPipeline(

@@ -73,7 +73,8 @@ def test_command_on_a_class_conditional_network(tmp_path: Path) -> None:
     shapes = published_shapes(16, (32, 64), classes=10)
     torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, path)
     main([str(path), "--levels", "2", "--out", str(out)])
-    assert SSDPipeline.from_pretrained(out).unet.config.num_class_embeds == 10
+    config = SSDPipeline.from_pretrained(out).unet.config
+    assert (config.num_class_embeds, config.no_class_label) == (10, -1)
     card = (out / "README.md").read_text()
     assert "class_labels=[0, 1, 2, 3]" in card
     assert "keep guidance_scale at 1" in card

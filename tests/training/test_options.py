@@ -127,7 +127,8 @@ def test_labels_with_gaps_are_compacted_and_named_in_the_model(tmp_path) -> None
     assert done.code == 0, done.err
     assert "have no image; 7 classes were asked for" in done.out
     config = json.loads((tmp_path / "x/unet/config.json").read_text())
-    assert (config["num_class_embeds"], config["id2label"]) == (4, {"0": "1", "1": "3", "2": "6"})
+    assert (config["num_class_embeds"], config["no_class_label"]) == (4, 3)
+    assert config["id2label"] == {"0": "1", "1": "3", "2": "6"}
 
 
 def test_workers_change_nothing(plain, tmp_path) -> None:
