@@ -90,6 +90,10 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "benchmarks/results.md": "benchmarks.md",
+    "docs/tutorial/GALLERY_HEADER.rst": "generated/tutorial/index.rst",
+    **{
+        f"docs/tutorial/{page.name}": f"generated/tutorial/{page.stem}.rst" for page in (DOCS / "tutorial").glob("*.py")
+    },
 }
 """Files of the repository that are pages here."""
 

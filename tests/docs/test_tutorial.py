@@ -43,6 +43,8 @@ def untrained_model(tmp_path) -> None:
         norm_num_groups=2,
         num_attention_heads=1,
     )
+    for weights in unet.parameters():  # some are zero in a new network, and so would be all that it says
+        torch.nn.init.normal_(weights, std=0.1)
     pipeline = ssd.SSDPipeline(unet, ssd.SSDScheduler(sample_size=16, num_levels=3))
     pipeline.save_pretrained(tmp_path / "runs" / "tutorial")
 
@@ -91,14 +93,6 @@ def test_callbacks(capsys) -> None:
     assert [tuple(state.shape[-2:]) for _, state, _ in page["seen"]][-1] == (16, 16)
     # The same calls of the same network in batches of the same length.
     assert numbers_after("first order : largest difference to the uninterrupted image", capsys.readouterr().out) == [0]
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("untrained_model")
-def test_lora(capsys) -> None:
-    pytest.importorskip("peft")
-    page = run("6_lora")
-    assert_adapters_come_and_go(page, capsys.readouterr().out)
 
 
 def assert_adapters_come_and_go(page: dict, printed: str) -> None:
