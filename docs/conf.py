@@ -53,6 +53,7 @@ autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc sections say the types
 autodoc_member_order = "bysource"
 add_module_names = False
+viewcode_follow_imported_members = False
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True

@@ -9,8 +9,9 @@ import runpy
 import shutil
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -117,7 +118,7 @@ def test_the_site_builds_without_a_warning(tmp_path) -> None:
         shutil.copy(ROOT / name, tmp_path)
     for name in ("docs", "benchmarks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("generated", "runs"))
-    site = tmp_path / "site"
+    site = tmp_path.resolve() / "site"
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-D", "plot_gallery=0"]
     done = subprocess.run([*command, tmp_path / "docs", site], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -127,7 +128,22 @@ def test_the_site_builds_without_a_warning(tmp_path) -> None:
         "generated/api/ssd.process.posterior",
     ):
         assert (site / f"{page}.html").is_file()
-    for page in site.rglob("*.html"):  # nothing is fetched when a page is read
-        fetched = re.findall(r"<(?:script|img|iframe)[^>]* src=\"(\w+:)|<link[^>]* href=\"(\w+:)", page.read_text())
-        assert not fetched, page
     assert (site / "_static" / "tex-svg.js").is_file()
+    texts = {page: page.read_text() for page in site.rglob("*.html")}
+    for page, text in texts.items():  # nothing is fetched when a page is read
+        assert not re.search(r"<(script|img|iframe)[^>]* src=\"\w+:|<link[^>]* href=\"\w+:", text), page
+    assert dead_links(texts) == []
+
+
+def dead_links(texts: dict[Path, str]) -> list[str]:
+    """Links of pages to files and anchors that are not there."""
+    anchors = {page: set(re.findall(r"\bid=\"([^\"]+)\"", text)) for page, text in texts.items()}
+    dead = []
+    for page, text in texts.items():
+        for link in {unescape(link) for link in re.findall(r"<a [^>]*href=\"([^\"]+)\"", text)}:
+            address = urlsplit(link)
+            target = (page.parent / unquote(address.path)).resolve() if address.path else page
+            missing = address.fragment and target in anchors and unquote(address.fragment) not in anchors[target]
+            if not address.scheme and (missing or not target.exists()):
+                dead.append(f"{page.name}: {link}")
+    return dead
