@@ -82,10 +82,10 @@ bench: install  ## measure on this machine and write benchmarks/results.md (unde
 paper: install  ## train and measure the paper's models in miniature (about half an hour on two CPU cores)
 	$(BIN)/python -m ssd.paper --scale small
 
-docs: install  ## write the API reference to build/docs
-	$(BIN)/pdoc --docformat numpy --output-directory build/docs ssd flexi_unet
-	@echo 'wrote build/docs/index.html'
+docs: install  ## build the site into build/docs; it runs the tutorial (some minutes, and no internet)
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -W --keep-going docs build/docs
+	@echo 'open build/docs/index.html'
 
 clean:  ## remove caches and build products (not .venv, not runs)
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/generated docs/tutorial/runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +
