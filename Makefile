@@ -82,7 +82,8 @@ bench: install  ## measure on this machine and write benchmarks/results.md (unde
 paper: install  ## train and measure the paper's models in miniature (about half an hour on two CPU cores)
 	$(BIN)/python -m ssd.paper --scale small
 
-docs: install  ## build the site into build/docs; it runs the tutorial (some minutes, and no internet)
+docs: install  ## build the site into build/docs; it runs the tutorial (some minutes, no internet but for installing peft)
+	$(BIN)/python -m pip install --quiet -e ".[lora]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -W --keep-going docs build/docs
 	@echo 'open build/docs/index.html'
 
