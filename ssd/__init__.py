@@ -31,7 +31,7 @@ __all__ = [
     "from_ddpm",
     "push_pipeline",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _MODULES = {
     "BlurringScheduler": "scheduling_blurring",
