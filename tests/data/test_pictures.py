@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -242,8 +243,12 @@ def test_pictures_that_were_read_rightly_keep_every_bit(mode: str) -> None:
     image = Image.fromarray(samples)
     image = Image.fromarray(samples, "LAB") if mode == "LAB" else image.convert(mode)
     data = saved(image, "tiff" if mode in ("CMYK", "YCbCr", "LAB") else "png")(1)
+    try:
+        expected = np.asarray(open_bytes(data).convert("RGB"))
+    except OSError:
+        pytest.skip(f"Pillow {PIL.__version__} does not read the {mode} file that it wrote")
     picture, conversions = decode(open_bytes(data))
-    assert np.array_equal(np.asarray(picture), np.asarray(open_bytes(data).convert("RGB")))
+    assert np.array_equal(np.asarray(picture), expected)
     assert not conversions
 
 
