@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from accelerate import PartialState
 
 from ssd.analysis.gaussian_bound import expected_bound
 from ssd.evaluation.decoding import _best_width, possible_ends
@@ -20,7 +21,6 @@ from ssd.evaluation.likelihood import (
     stretches,
     summarise,
 )
-from ssd.evaluation.processes import start_processes
 from ssd.process.spacing import logsnr_timesteps
 from ssd.publishing.saving import load_pipeline
 from ssd.scheduling_ssd import SSDScheduler
@@ -72,7 +72,7 @@ def test_the_tightest_end_counts(model):
     images = GivenImages(model=str(model), data="digits", num=8).open(pipeline, grey_levels=3)
     found = {
         last: estimate_bits_per_dim(
-            pipeline, images, LikelihoodSettings(draws=4, last_timestep=last), 0, start_processes("cpu")
+            pipeline, images, LikelihoodSettings(draws=4, last_timestep=last), 0, PartialState(cpu=True)
         )
         for last in (None, 0)
     }

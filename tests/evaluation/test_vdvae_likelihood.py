@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 
 from ssd import VDVAEPipeline
 from ssd.evaluation.given_images import GivenImages
-from ssd.evaluation.processes import start_processes
 from ssd.evaluation.vdvae_likelihood import _bounds, estimate_vdvae_bits_per_dim
 from ssd.pipeline_vdvae import from_grey_levels
 from ssd.publishing.saving import load_any_pipeline, save_pipeline
@@ -39,7 +39,7 @@ def given(model, **settings):
 
 def estimate(model, importance_samples=1, **settings):
     pipeline, images = given(model, **settings)
-    return estimate_vdvae_bits_per_dim(pipeline, images, importance_samples, 0, start_processes("cpu"))
+    return estimate_vdvae_bits_per_dim(pipeline, images, importance_samples, 0, PartialState(cpu=True))
 
 
 def test_it_is_the_bound_of_the_model(model):
