@@ -17,19 +17,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from learning_rulers import MAIN, Ruler, save_picture
 from measuring import DEVICE, machine, read_settings
 
 from ssd import SSDPipeline, VDVAEPipeline
 from ssd.commands.errors import UsageError, exit_on_usage_error
 from ssd.commands.files import write_json, write_text
+from ssd.evaluation.any_likelihood import estimate_any_bits_per_dim, own_grey_levels
 from ssd.evaluation.given_images import GivenImages
 from ssd.evaluation.images import PictureArray
-from ssd.evaluation.likelihood import LikelihoodSettings, estimate_bits_per_dim
+from ssd.evaluation.likelihood import LikelihoodSettings
 from ssd.evaluation.processes import start_processes
-from ssd.evaluation.vdvae_likelihood import check_importance_samples, estimate_vdvae_bits_per_dim
-from ssd.pipeline_vdvae import grey_levels
+from ssd.evaluation.vdvae_likelihood import check_importance_samples
 from ssd.publishing.saving import load_any_pipeline
 from ssd.sampling.many_images import SamplingSettings, generate
 from ssd.sampling.pictures import from_uint8, to_uint8
@@ -84,7 +83,7 @@ def main() -> None:
         check_importance_samples(settings.importance_samples)
         pipelines = {Path(name).name: load_any_pipeline(name, DEVICE) for name in settings.models.split(",")}
         for name, pipeline in pipelines.items():
-            own = grey_levels(pipeline.vdvae) if isinstance(pipeline, VDVAEPipeline) else settings.grey_levels
+            own = own_grey_levels(pipeline, settings.grey_levels)
             if own != settings.grey_levels:
                 raise UsageError(f"{name} has {own} grey levels: give --grey_levels {own}, and models that have it.")
         rows = {name: measure(name, pipeline, settings) for name, pipeline in pipelines.items()}
@@ -99,7 +98,7 @@ def measure(name: str, pipeline: SSDPipeline | VDVAEPipeline, settings: OneRuler
     state = start_processes(DEVICE)
     given = GivenImages(model=name, data=settings.data, num_valid=settings.num_valid, num=settings.num_valid)
     images = given.open(pipeline, grey_levels=settings.grey_levels)
-    bits = likelihood(pipeline, images, settings, state)
+    bits = estimate_any_bits_per_dim(pipeline, images, LikelihoodSettings(), settings.importance_samples, 0, state)
     drawn, seconds = samples(pipeline, settings)
     save_picture(from_uint8(drawn[:SHOWN]), Path(settings.out) / f"{name}.json")
     everything = GivenImages(model=name, data=settings.data).open(pipeline).dataset
@@ -113,15 +112,6 @@ def measure(name: str, pipeline: SSDPipeline | VDVAEPipeline, settings: OneRuler
         **bits,
         **ruler.distances(PictureArray(drawn), len(drawn)),
     }
-
-
-def likelihood(
-    pipeline: SSDPipeline | VDVAEPipeline, images: Any, settings: OneRulerSettings, state: PartialState
-) -> dict[str, Any]:
-    """Bits per dimension of the held-out images."""
-    if isinstance(pipeline, VDVAEPipeline):
-        return estimate_vdvae_bits_per_dim(pipeline, images, settings.importance_samples, 0, state)
-    return estimate_bits_per_dim(pipeline, images, LikelihoodSettings(), 0, state)
 
 
 def samples(pipeline: SSDPipeline | VDVAEPipeline, settings: OneRulerSettings) -> tuple[np.ndarray, float]:

@@ -14,21 +14,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal  # noqa: F401 (in which the parser resolves the types of the bases)
-
-from accelerate import PartialState
+from typing import Literal  # noqa: F401 (in which the parser resolves the types of the bases)
 
 from ssd import SSDPipeline, VDVAEPipeline
 from ssd.commands.errors import UsageError, exit_on_usage_error
 from ssd.commands.files import write_json
 from ssd.commands.output_paths import check_output_file
 from ssd.commands.parser import CommandParser
-from ssd.evaluation.given_images import GivenImages, NumberedImages
-from ssd.evaluation.likelihood import LikelihoodSettings, estimate_bits_per_dim
+from ssd.evaluation.any_likelihood import estimate_any_bits_per_dim, own_grey_levels
+from ssd.evaluation.given_images import GivenImages
+from ssd.evaluation.likelihood import LikelihoodSettings
 from ssd.evaluation.processes import end_processes, start_processes
 from ssd.evaluation.report import format_number
-from ssd.evaluation.vdvae_likelihood import check_importance_samples, estimate_vdvae_bits_per_dim
-from ssd.pipeline_vdvae import grey_levels
+from ssd.evaluation.vdvae_likelihood import check_importance_samples
 from ssd.publishing.saving import load_any_pipeline
 
 OF_DIFFUSION = ("steps", "draws", "covariance", "last_timestep", "grey_levels")
@@ -93,12 +91,11 @@ def evaluate(config: LikelihoodConfig) -> None:
     state = start_processes(config.device)
     pipeline = load_any_pipeline(config.model, config.device or str(state.device))
     config.check_for(pipeline)
-    is_vdvae = isinstance(pipeline, VDVAEPipeline)
-    levels = grey_levels(pipeline.vdvae) if is_vdvae else config.grey_levels
+    levels = own_grey_levels(pipeline, config.grey_levels)
     images = config.open(pipeline, state.process_index, state.num_processes, levels)
     if not len(images):
         raise UsageError(f"--data {config.data} has fewer images than there are processes: start fewer.")
-    numbers = estimate(pipeline, images, config, state)
+    numbers = estimate_any_bits_per_dim(pipeline, images, config, config.importance_samples, config.seed, state)
     if not state.is_main_process:
         return
     for name, value in numbers.items():
@@ -107,15 +104,6 @@ def evaluate(config: LikelihoodConfig) -> None:
         provenance = images.dataset.provenance
         write_json(Path(config.out), {"metrics": numbers, "data": provenance, "model": config.model})
         print(f"wrote {config.out}")
-
-
-def estimate(
-    pipeline: SSDPipeline | VDVAEPipeline, images: NumberedImages, config: LikelihoodConfig, state: PartialState
-) -> dict[str, Any]:
-    """The numbers of either kind of model."""
-    if isinstance(pipeline, VDVAEPipeline):
-        return estimate_vdvae_bits_per_dim(pipeline, images, config.importance_samples, config.seed, state)
-    return estimate_bits_per_dim(pipeline, images, config, config.seed, state)
 
 
 if __name__ == "__main__":

@@ -174,14 +174,16 @@ def after_step(run: Run, stop: bool) -> bool:
     """Log, measure, draw samples and save, when it is time; returns whether the run has to stop."""
     config, step = run.config, run.state.progress.step
     last = step == config.total_steps
-    measuring = run.setup.held_out is not None and (step % config.valid_every == 0 or last)
+    held_out = run.setup.held_out if step % config.valid_every == 0 or last else None
     stopping = False
     run.bar.update()
     # Several processes agree about stopping when they log: asking every step would make them wait for each other.
-    if step % config.log_every == 0 or last or measuring or (stop and run.accelerator.num_processes == 1):
+    if step % config.log_every == 0 or last or held_out is not None or (stop and run.accelerator.num_processes == 1):
         row = run.log.row(run.guard.counts, stop)
         values = row.values | {"learning_rate": run.state.optimizer.param_groups[0]["lr"]}
-        values |= measure(run) if measuring else {}
+        if held_out is not None:
+            average = run.state.ema.networks[0]
+            values |= held_out_bound(average, held_out, run.accelerator, config.micro_batch_size)
         run.accelerator.log(values, step=step)
         run.bar.set_postfix(bits=f"{values['loss']:.4f}", img_s=f"{values['images_per_second']:.0f}")
         if row.bad_in_a_row >= (min(config.max_bad_steps, step - run.first_step) if last else config.max_bad_steps):
@@ -198,13 +200,6 @@ def after_step(run: Run, stop: bool) -> bool:
     if step % config.save_every == 0 or last or stopping:
         run.saver.save()
     return stopping
-
-
-def measure(run: Run) -> dict[str, float]:
-    """The bound of the held-out images, with the averaged weights."""
-    assert run.setup.held_out is not None  # `after_step` asks
-    size = run.config.micro_batch_size
-    return held_out_bound(run.state.ema.networks[0], run.setup.held_out, run.accelerator, size)
 
 
 if __name__ == "__main__":

@@ -57,24 +57,7 @@ class DenoisingOptions(TypedDict, total=False):
 class DenoisingPipeline(StagedPipeline):
     """A network and a scheduler, which every pipeline of this process consists of: a folder of one loads as any other.
 
-    Parameters
-    ----------
-    unet : FlexiUNet2DModel, ResizedUNet2DModel or UNet2DModel
-        A `UNet2DModel` cannot enlarge an image, so it needs a scheduler of one level.
-    scheduler : SSDScheduler, BlurringScheduler or CorrectiveNoiseScheduler
-        Its `sample_size` must be the network's.
-
-    Attributes
-    ----------
-    image_processor : VaeImageProcessor
-        Turns tensors in [-1, 1] into the output types.
-
-    Raises
-    ------
-    TypeError
-        When the scheduler is not one of ours.
-    ValueError
-        When the network and the scheduler do not fit.
+    Their parameters, attributes and errors are those of `SSDPipeline`.
     """
 
     model_cpu_offload_seq = "unet"
